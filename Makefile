@@ -1,0 +1,84 @@
+# make help lists the targets. Everything they need beyond Go is found, or on Debian installed,
+# by scripts/setup.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+GO ?= go
+TOOLS ?= $(CURDIR)/bin/tools
+GOLANGCI_LINT_VERSION := v2.15.0
+GOLANGCI_LINT := $(TOOLS)/golangci-lint-$(GOLANGCI_LINT_VERSION)
+
+# The scenes that show the main job; all scenes: bin/holdfast demo.
+DEMO ?=
+SCENE ?=
+N ?= 100
+FAMILY ?= both
+FUZZTIME ?= 20s
+TESTFLAGS ?=
+
+.PHONY: help build demo test check campaign bench fmt lint vet generate fuzz setup clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+build: ## bin/holdfast: one static binary
+	CGO_ENABLED=0 $(GO) build -trimpath -o bin/holdfast ./cmd/holdfast
+
+demo: ## the main job, shown in a laboratory of network namespaces (root; under a minute)
+	@scripts/setup demo
+	@CGO_ENABLED=0 $(GO) build -trimpath -o bin/holdfast ./cmd/holdfast
+	@bin/holdfast demo $(DEMO)
+
+# One package at a time: what one test does to the machine must not be what another one measures.
+# The seeds are fixed, so that a failure is the same failure for everybody.
+test: ## every test once, as root with nothing left out; ends with what was left out and why
+	@scripts/setup test
+	RAPID_SEED=1 $(GO) test -json -race -p 1 -timeout 15m $(TESTFLAGS) ./... | $(GO) run ./scripts/testreport
+
+check: ## what a change must pass before it is sent: fmt, vet, lint, generated files, tests
+	.ci/run
+
+campaign: ## SCENE=name [N=100] [FAMILY=4|6|both]: a scene at N random moments, and the distribution
+	@[ -n "$(SCENE)" ] || { echo "usage: make campaign SCENE=name [N=100] [FAMILY=4|6|both]"; exit 2; }
+	@scripts/setup test
+	@CGO_ENABLED=0 $(GO) build -trimpath -o bin/holdfast ./cmd/holdfast
+	@bin/holdfast demo --family $(FAMILY) --repeat $(N) $(SCENE)
+
+bench: ## the relay beside direct, HAProxy, HAProxy with splice and nginx stream: table and JSON
+	@scripts/setup bench
+	@CGO_ENABLED=0 $(GO) build -trimpath -o bin/holdfast ./cmd/holdfast
+	@$(GO) run ./internal/bench
+
+fmt: $(GOLANGCI_LINT) ## format every file
+	@$(GOLANGCI_LINT) fmt
+
+vet:
+	$(GO) vet ./...
+
+lint: $(GOLANGCI_LINT) ## the linters of .golangci.yml
+	@$(GOLANGCI_LINT) run
+
+generate: ## write the generated files again
+	$(GO) generate ./...
+
+fuzz: ## [FUZZTIME=20s]: every fuzz target for that long
+	@for pkg in $$($(GO) list ./...); do \
+		for f in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz' || true); do \
+			echo "$$pkg $$f"; $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) $$pkg; \
+		done; \
+	done
+
+setup: ## install what the tests need, and nothing else (Debian, root)
+	@scripts/setup test
+
+clean: ## remove what was built here
+	rm -rf bin
+
+$(GOLANGCI_LINT):
+	@mkdir -p $(TOOLS)
+	@echo "building golangci-lint $(GOLANGCI_LINT_VERSION) once (some minutes)"
+	@GOBIN=$(TOOLS)/new CGO_ENABLED=0 $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_LINT_VERSION)
+	@mv $(TOOLS)/new/golangci-lint $@ && rmdir $(TOOLS)/new

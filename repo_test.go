@@ -1,0 +1,408 @@
+package holdfast_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// This file is the architecture, as rules that fail: which packages there are,
+// who may import whom and why, and what every file keeps to. ARCHITECTURE.md
+// tells the same as a story.
+
+const module = "github.com/holdfast-net/holdfast"
+
+// The limits of what one reader can hold in mind.
+const (
+	maxFileLines    = 800
+	maxPackageLines = 5000
+	maxDirect       = 12 // direct dependencies, tests included
+)
+
+// packages lists every package and its height: the tens are the layer, the ones
+// the order inside it. A package imports only what stands lower.
+var packages = map[string]int{
+	".":                  49, // documentation and this test
+	"internal/sys":       0,
+	"scripts/testreport": 49,
+}
+
+// edges lists every import between packages of this module, with its reason.
+// Tests may also import what testEdges allows.
+var edges = []edge{}
+
+// testEdges lists what only tests import.
+var testEdges = []edge{}
+
+type edge struct{ from, to, reason string }
+
+// modules lists every direct dependency: who may import it, and why only those.
+var modules = []dependency{}
+
+type dependency struct {
+	path      string
+	importers []string // packages; "tests" stands for the tests of all
+	reason    string
+}
+
+// pure packages see no clock, no socket and no file: the same calls give the
+// same answers, in a test and at three in the morning.
+var pure = []string{}
+
+// notPure is what a pure package must not import.
+var notPure = []string{"context", "log/slog", "math/rand", "math/rand/v2", "net", "os", "runtime", "sync", "syscall", "time", "unsafe"}
+
+// doors are imports that belong to one package.
+var doors = []dependency{
+	{"unsafe", []string{"internal/sys"}, "memory layouts stay beside the calls that need them"},
+}
+
+// listed is what go list says of one package.
+type listed struct {
+	ImportPath                         string
+	Dir                                string
+	Name                               string
+	GoFiles, IgnoredGoFiles            []string
+	TestGoFiles, XTestGoFiles          []string
+	Imports, TestImports, XTestImports []string
+}
+
+// name is the package's path inside the module.
+func (p listed) name() string { return name(p.ImportPath) }
+
+// public says whether other modules may build on the package.
+func (p listed) public() bool {
+	return p.Name != "main" && p.name() != "." && !strings.Contains("/"+p.name(), "/internal/")
+}
+
+func name(importPath string) string {
+	if importPath == module {
+		return "."
+	}
+	return strings.TrimPrefix(importPath, module+"/")
+}
+
+func ours(importPath string) bool {
+	return importPath == module || strings.HasPrefix(importPath, module+"/")
+}
+
+func standard(importPath string) bool {
+	first, _, _ := strings.Cut(importPath, "/")
+	return !strings.Contains(first, ".")
+}
+
+// run runs the go command or git in the root and returns what it prints.
+func run(t *testing.T, argv ...string) []byte {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), argv[0], argv[1:]...)
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("%s: %v\n%s", strings.Join(argv, " "), err, stderr.String())
+	}
+	return out
+}
+
+func list(t *testing.T) []listed {
+	t.Helper()
+	var all []listed
+	d := json.NewDecoder(bytes.NewReader(run(t, "go", "list",
+		"-json=ImportPath,Dir,Name,GoFiles,IgnoredGoFiles,TestGoFiles,XTestGoFiles,Imports,TestImports,XTestImports", "./...")))
+	for d.More() {
+		var p listed
+		if err := d.Decode(&p); err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, p)
+	}
+	return all
+}
+
+// source is one parsed file.
+type source struct {
+	path      string // from the root
+	pkg       string
+	test      bool
+	generated bool
+	lines     int
+	ast       *ast.File
+}
+
+func sources(t *testing.T, fset *token.FileSet, all []listed) []source {
+	t.Helper()
+	var files []source
+	for _, p := range all {
+		for _, f := range slices.Concat(p.GoFiles, p.IgnoredGoFiles, p.TestGoFiles, p.XTestGoFiles) {
+			text, err := os.ReadFile(filepath.Join(p.Dir, f))
+			if err != nil {
+				t.Fatal(err)
+			}
+			parsed, err := parser.ParseFile(fset, f, text, parser.ParseComments|parser.SkipObjectResolution)
+			if err != nil {
+				t.Fatal(err)
+			}
+			files = append(files, source{
+				path:      filepath.Join(p.name(), f),
+				pkg:       p.name(),
+				test:      strings.HasSuffix(f, "_test.go"),
+				generated: ast.IsGenerated(parsed),
+				lines:     bytes.Count(text, []byte("\n")),
+				ast:       parsed,
+			})
+		}
+	}
+	return files
+}
+
+func TestArchitecture(t *testing.T) {
+	all := list(t)
+	fset := token.NewFileSet()
+	files := sources(t, fset, all)
+
+	t.Run("packages are listed and exist", func(t *testing.T) {
+		seen := make(map[string]bool)
+		for _, p := range all {
+			seen[p.name()] = true
+			if _, ok := packages[p.name()]; !ok {
+				t.Errorf("package %s is not in the list in repo_test.go: give it a layer, its edges with a reason, and its line in ARCHITECTURE.md", p.name())
+			}
+		}
+		for n := range packages {
+			if !seen[n] {
+				t.Errorf("package %s is listed in repo_test.go but does not exist", n)
+			}
+		}
+	})
+
+	t.Run("imports go down, each for a reason", func(t *testing.T) {
+		used := make(map[edge]bool)
+		allowed := func(from, to string, list []edge) bool {
+			for _, e := range list {
+				if e.from == from && e.to == to {
+					used[e] = true
+					return true
+				}
+			}
+			return false
+		}
+		for _, p := range all {
+			for _, i := range p.Imports {
+				if ours(i) && !allowed(p.name(), name(i), edges) {
+					t.Errorf("%s imports %s: not among the edges in repo_test.go", p.name(), name(i))
+				}
+			}
+			for _, i := range slices.Concat(p.TestImports, p.XTestImports) {
+				if ours(i) && name(i) != p.name() && !allowed(p.name(), name(i), edges) && !allowed(p.name(), name(i), testEdges) {
+					t.Errorf("the tests of %s import %s: not among the edges in repo_test.go", p.name(), name(i))
+				}
+			}
+		}
+		for _, e := range slices.Concat(edges, testEdges) {
+			if !used[e] {
+				t.Errorf("the edge %s -> %s in repo_test.go is used by nobody", e.from, e.to)
+			}
+			if e.reason == "" {
+				t.Errorf("the edge %s -> %s has no reason", e.from, e.to)
+			}
+		}
+		for _, e := range edges {
+			if packages[e.from] <= packages[e.to] {
+				t.Errorf("the edge %s -> %s does not go down: from height %d to %d", e.from, e.to, packages[e.from], packages[e.to])
+			}
+		}
+	})
+
+	t.Run("dependencies are few, named, and kept behind their door", func(t *testing.T) {
+		var mod struct {
+			Require []struct {
+				Path     string
+				Indirect bool
+			}
+			Replace []any
+		}
+		if err := json.Unmarshal(run(t, "go", "mod", "edit", "-json"), &mod); err != nil {
+			t.Fatal(err)
+		}
+		if len(mod.Replace) > 0 {
+			t.Error("go.mod has a replace directive: nobody can build on a module that has one")
+		}
+		text, err := os.ReadFile("docs/dependencies.md")
+		if err != nil {
+			t.Fatal(err)
+		}
+		direct := make(map[string]bool)
+		for _, r := range mod.Require {
+			if r.Indirect {
+				continue
+			}
+			direct[r.Path] = true
+			if !bytes.Contains(text, []byte("## "+r.Path+"\n")) {
+				t.Errorf("docs/dependencies.md does not say why %s is needed, what would be done without it, and who may import it", r.Path)
+			}
+			if !slices.ContainsFunc(modules, func(d dependency) bool { return d.path == r.Path }) {
+				t.Errorf("%s is not among the modules in repo_test.go", r.Path)
+			}
+		}
+		if len(direct) > maxDirect {
+			t.Errorf("%d direct dependencies, at most %d", len(direct), maxDirect)
+		}
+		for _, d := range modules {
+			if !direct[d.path] {
+				t.Errorf("%s is among the modules in repo_test.go, but go.mod does not require it directly", d.path)
+			}
+		}
+		for _, f := range files {
+			for _, spec := range f.ast.Imports {
+				path := strings.Trim(spec.Path.Value, `"`)
+				for _, d := range slices.Concat(modules, doors) {
+					if path != d.path && !strings.HasPrefix(path, d.path+"/") {
+						continue
+					}
+					if !slices.Contains(d.importers, f.pkg) && !(f.test && slices.Contains(d.importers, "tests")) {
+						t.Errorf("%s imports %s: only %s may (%s)", f.path, path, strings.Join(d.importers, ", "), d.reason)
+					}
+				}
+			}
+		}
+	})
+
+	t.Run("pure packages stay pure", func(t *testing.T) {
+		for _, p := range all {
+			if !slices.Contains(pure, p.name()) {
+				continue
+			}
+			for _, i := range p.Imports {
+				if !standard(i) || slices.Contains(notPure, i) {
+					t.Errorf("%s imports %s: it is pure, and depends on nothing outside the standard library", p.name(), i)
+				}
+			}
+		}
+	})
+
+	t.Run("every package explains itself once", func(t *testing.T) {
+		docs := make(map[string][]string)
+		for _, f := range files {
+			if !f.test && f.ast.Doc != nil {
+				docs[f.pkg] = append(docs[f.pkg], f.path)
+			}
+		}
+		for _, p := range all {
+			if n := len(docs[p.name()]); n != 1 {
+				t.Errorf("package %s has %d package comments, want one: %v", p.name(), n, docs[p.name()])
+			}
+		}
+	})
+
+	t.Run("public packages have an example and look for leaks", func(t *testing.T) {
+		example, leaks := make(map[string]bool), make(map[string]bool)
+		for _, f := range files {
+			if !f.test {
+				continue
+			}
+			for _, d := range f.ast.Decls {
+				fn, ok := d.(*ast.FuncDecl)
+				example[f.pkg] = example[f.pkg] || ok && strings.HasPrefix(fn.Name.Name, "Example")
+			}
+			for _, i := range f.ast.Imports {
+				leaks[f.pkg] = leaks[f.pkg] || i.Path.Value == `"go.uber.org/goleak"`
+			}
+		}
+		for _, p := range all {
+			if !p.public() {
+				continue
+			}
+			if !example[p.name()] {
+				t.Errorf("public package %s has no example test", p.name())
+			}
+			if !leaks[p.name()] {
+				t.Errorf("the tests of public package %s do not look for leaked goroutines (goleak in TestMain)", p.name())
+			}
+		}
+	})
+
+	t.Run("files and packages keep their size", func(t *testing.T) {
+		lines := make(map[string]int)
+		for _, f := range files {
+			if f.generated || f.test {
+				continue
+			}
+			lines[f.pkg] += f.lines
+			if f.lines > maxFileLines {
+				t.Errorf("%s has %d lines, at most %d", f.path, f.lines, maxFileLines)
+			}
+		}
+		for p, n := range lines {
+			if n > maxPackageLines {
+				t.Errorf("package %s has %d lines, at most %d", p, n, maxPackageLines)
+			}
+		}
+	})
+
+	t.Run("nothing runs before main, and no test waits by sleeping", func(t *testing.T) {
+		for _, f := range files {
+			for _, d := range f.ast.Decls {
+				if fn, ok := d.(*ast.FuncDecl); ok && fn.Name.Name == "init" && fn.Recv == nil {
+					t.Errorf("%s has an init function: who uses what can no longer be read from the calls", fset.Position(fn.Pos()))
+				}
+			}
+			bubble := slices.ContainsFunc(f.ast.Imports, func(i *ast.ImportSpec) bool { return i.Path.Value == `"testing/synctest"` })
+			if !f.test || bubble {
+				continue
+			}
+			ast.Inspect(f.ast, func(n ast.Node) bool {
+				if sel, ok := n.(*ast.SelectorExpr); ok && sel.Sel.Name == "Sleep" {
+					if x, ok := sel.X.(*ast.Ident); ok && x.Name == "time" {
+						t.Errorf("%s: %s: a test waits for what it needs, or runs in a synctest bubble", f.path, fset.Position(sel.Pos()))
+					}
+				}
+				return true
+			})
+		}
+	})
+
+	t.Run("cgo is not used", func(t *testing.T) {
+		for _, f := range files {
+			for _, spec := range f.ast.Imports {
+				if spec.Path.Value == `"C"` {
+					t.Errorf("%s uses cgo: the program is one static binary", f.path)
+				}
+			}
+		}
+	})
+}
+
+// unwelcome finds what does not belong into a tracked file: paths of the machine
+// it was written on, and work left for later.
+var unwelcome = regexp.MustCompile(`(^|[\s"'(=` + "`" + `])/(work|root|home/[a-z]+)/|\b(TO` + `DO|FIX` + `ME|XX` + `X)\b`)
+
+func TestTrackedFiles(t *testing.T) {
+	out, err := exec.CommandContext(t.Context(), "git", "ls-files", "-z").Output()
+	if err != nil {
+		t.Skipf("not a clone, or no git: %v", err)
+	}
+	files := strings.Split(strings.Trim(string(out), "\x00"), "\x00")
+	for _, f := range files {
+		text, err := os.ReadFile(f)
+		if err != nil {
+			continue // a link, or removed and not committed yet
+		}
+		if bytes.IndexByte(text, 0) >= 0 {
+			continue // not text
+		}
+		for n, line := range bytes.Split(text, []byte("\n")) {
+			if m := unwelcome.Find(line); m != nil {
+				t.Errorf("%s:%d: %q does not belong here", f, n+1, bytes.TrimSpace(m))
+			}
+		}
+	}
+}
