@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -35,9 +36,9 @@ func (e *ListenError) Unwrap() error { return e.Err }
 
 // ExplainListen looks for the reason why listening on a TCP address failed with
 // err: who has the port, which capability is missing, which addresses there
-// are. An unspecified IPv6 address stands for both families.
+// are. An unspecified IPv6 address is meant for IPv6 alone.
 func ExplainListen(want netip.AddrPort, err error) *ListenError {
-	e := &ListenError{Address: printAddr(want), Why: err.Error(), Err: err}
+	e := &ListenError{Address: want.String(), Why: err.Error(), Err: err}
 	if errno, ok := errors.AsType[syscall.Errno](err); ok {
 		e.Why = errno.Error()
 	}
@@ -65,7 +66,13 @@ func ExplainListen(want netip.AddrPort, err error) *ListenError {
 
 // explainInUse picks the socket that stands in the way and says how it does.
 func explainInUse(want netip.AddrPort, holders []Holder) (why, do string) {
-	for _, h := range holders {
+	// A socket of the other family stands in the way only if it is not limited
+	// to its own, which is not listed anywhere: it is the last to be suspected.
+	suspects := slices.Clone(holders)
+	slices.SortStableFunc(suspects, func(a, b Holder) int {
+		return otherFamily(want, a) - otherFamily(want, b)
+	})
+	for _, h := range suspects {
 		how, conflicts := conflict(want, h)
 		if !conflicts {
 			continue
@@ -80,28 +87,31 @@ func explainInUse(want netip.AddrPort, holders []Holder) (why, do string) {
 	return "the port was in use, and no socket holds it now", "try again; where it stays so, the holder is bound without listening, which kernels before 6.8 do not list"
 }
 
+func otherFamily(want netip.AddrPort, h Holder) int {
+	if want.Addr().Is4() != h.Local.Addr().Unmap().Is4() {
+		return 1
+	}
+	return 0
+}
+
 // conflict reports whether h keeps a socket from listening on want, and how, as
 // the end of a sentence about who h is.
 func conflict(want netip.AddrPort, h Holder) (how string, conflicts bool) {
-	var (
-		wantAny  = want.Addr().IsUnspecified()
-		wantBoth = wantAny && want.Addr().Is6()
-		local    = h.Local.Addr()
-		plain    = local.Unmap()
-	)
+	local := h.Local.Addr()
+	plain := local.Unmap()
 	switch {
 	case local == want.Addr():
 		how = ""
-	case local.IsUnspecified() && local.Is6():
+	case local == netip.IPv6Unspecified() && want.Addr().Is4():
 		how = "every IPv6 address, and every IPv4 address with it"
-	case local.IsUnspecified() && want.Addr().Is4():
-		how = "every IPv4 address"
-	case local.IsUnspecified() && wantBoth:
-		how = "every IPv4 address: the port is wanted there too"
-	case plain == want.Addr().Unmap() && local != want.Addr():
-		how = "the same address as IPv6 sockets write it"
-	case wantBoth, wantAny && plain.Is4():
-		how = "one of the addresses that " + printAddr(want) + " means"
+	case plain.Is4() != want.Addr().Is4():
+		return "", false
+	case local.IsUnspecified():
+		how = "every " + family(local) + " address"
+	case plain == want.Addr():
+		how = "the same address as an IPv6 socket writes it"
+	case want.Addr().IsUnspecified():
+		how = "one of the addresses that " + want.String() + " means"
 	default:
 		return "", false
 	}
@@ -263,13 +273,4 @@ func family(a netip.Addr) string {
 		return "IPv4"
 	}
 	return "IPv6"
-}
-
-// printAddr writes the unspecified IPv6 address, which means both families, as
-// people do.
-func printAddr(a netip.AddrPort) string {
-	if a.Addr() == netip.IPv6Unspecified() {
-		return fmt.Sprintf(":%d", a.Port())
-	}
-	return a.String()
 }

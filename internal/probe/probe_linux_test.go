@@ -60,7 +60,7 @@ func hold(what string) {
 func startHolder(t *testing.T, what string) (pid int, addr string) {
 	t.Helper()
 	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), holdEnv+"="+what)
+	cmd.Env = append(os.Environ(), holdEnv+"="+what, "GORACE=atexit_sleep_ms=0")
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -85,10 +85,7 @@ func listenFails(t *testing.T, want netip.AddrPort) string {
 	t.Helper()
 	network := "tcp4"
 	if want.Addr().Is6() {
-		network = "tcp6"
-	}
-	if want.Addr() == netip.IPv6Unspecified() {
-		network = "tcp"
+		network = "tcp6" // which limits the socket to IPv6
 	}
 	l, err := net.Listen(network, want.String())
 	if err == nil {
@@ -120,10 +117,11 @@ func TestPortInUseNamesItsHolder(t *testing.T) {
 		{"same IPv6", "tcp6 [::1]:0", "::1", "; stop it"},
 		{"IPv4 wildcard", "tcp4 0.0.0.0:0", "127.0.0.1", "which listens on 0.0.0.0:PORT (every IPv4 address); stop it"},
 		{"both families against IPv4", "tcp :0", "127.0.0.1", "which listens on [::]:PORT (every IPv6 address, and every IPv4 address with it); stop it"},
-		{"both families against IPv6", "tcp :0", "::1", "which listens on [::]:PORT (every IPv6 address"},
-		{"one address against both families", "tcp4 127.0.0.1:0", "::", "which listens on 127.0.0.1:PORT (one of the addresses that :PORT means); stop it"},
+		{"both families against IPv6", "tcp :0", "::1", "which listens on [::]:PORT (every IPv6 address); stop it"},
+		{"one address against the IPv6 wildcard", "tcp6 [::1]:0", "::", "which listens on [::1]:PORT (one of the addresses that [::]:PORT means); stop it"},
 		{"one address against an IPv4 wildcard", "tcp4 127.0.0.1:0", "0.0.0.0", "(one of the addresses that 0.0.0.0:PORT means)"},
-		{"IPv4 wildcard against both families", "tcp4 0.0.0.0:0", "::", "which listens on 0.0.0.0:PORT (every IPv4 address: the port is wanted there too)"},
+		{"both families against IPv4 wildcard", "tcp :0", "0.0.0.0", "which listens on [::]:PORT (every IPv6 address, and every IPv4 address with it); stop it"},
+		{"IPv6 wildcard against IPv6", "tcp6 [::]:0", "::1", "which listens on [::]:PORT (every IPv6 address); stop it"},
 		{"bound without listening", "bound 127.0.0.1:0", "127.0.0.1", "which is bound to it without listening"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -153,7 +151,8 @@ func TestOtherAddressesDoNotConflict(t *testing.T) {
 		{"0.0.0.0:80", h("[::ffff:127.0.0.1]:80"), true},
 		{"127.0.0.1:80", h("[::ffff:127.0.0.1]:80"), true},
 		{"[::]:80", h("[::1]:80"), true},
-		{"[::]:80", h("10.0.0.1:80"), true},
+		{"[::]:80", h("10.0.0.1:80"), false},
+		{"10.0.0.1:80", h("[::]:80"), true},
 	} {
 		if how, got := conflict(netip.MustParseAddrPort(tt.want), tt.held); got != tt.ok {
 			t.Errorf("conflict(%s, %s) = %q, %t; want %t", tt.want, tt.held.Local, how, got, tt.ok)
