@@ -1,0 +1,6 @@
+package cli
+
+import "github.com/spf13/cobra"
+
+// platformCommands are the commands that need Linux.
+func platformCommands(s Streams) []*cobra.Command { return nil }

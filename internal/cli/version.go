@@ -1,0 +1,53 @@
+package cli
+
+import (
+	"fmt"
+	"io"
+	"runtime"
+	"runtime/debug"
+
+	"github.com/spf13/cobra"
+)
+
+func newVersion() *cobra.Command {
+	return &cobra.Command{
+		Use:   "version",
+		Short: "Say which build this is",
+		Example: `  holdfast version
+  holdfast version | head -1`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return printVersion(cmd.OutOrStdout())
+		},
+	}
+}
+
+// printVersion writes what the linker recorded: the module's version, or the
+// commit of a build in a work tree.
+func printVersion(w io.Writer) error {
+	version, revision, state := "unknown", "", ""
+	if info, ok := debug.ReadBuildInfo(); ok {
+		version = info.Main.Version
+		for _, s := range info.Settings {
+			switch {
+			case s.Key == "vcs.revision":
+				revision = s.Value
+			case s.Key == "vcs.modified" && s.Value == "true":
+				state = ", with local changes"
+			}
+		}
+	}
+	if version == "" || version == "(devel)" {
+		version = "devel"
+	}
+	if _, err := fmt.Fprintf(w, "holdfast %s\n", version); err != nil {
+		return err
+	}
+	if revision != "" {
+		if _, err := fmt.Fprintf(w, "commit %s%s\n", revision, state); err != nil {
+			return err
+		}
+	}
+	_, err := fmt.Fprintf(w, "built with %s for %s/%s\n", runtime.Version(), runtime.GOOS, runtime.GOARCH)
+	return err
+}
