@@ -37,7 +37,7 @@ func hold(what string) {
 			err = syscall.Bind(fd, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}})
 		}
 		if err != nil {
-			fmt.Println("error:", err)
+			fmt.Fprintln(os.Stdout, "error:", err)
 			return
 		}
 		sa, _ := syscall.Getsockname(fd)
@@ -45,13 +45,13 @@ func hold(what string) {
 	} else {
 		l, err := net.Listen(network, address)
 		if err != nil {
-			fmt.Println("error:", err)
+			fmt.Fprintln(os.Stdout, "error:", err)
 			return
 		}
 		defer l.Close()
 		addr = l.Addr().String()
 	}
-	fmt.Println(addr)
+	fmt.Fprintln(os.Stdout, addr)
 	bufio.NewReader(os.Stdin).ReadByte()
 }
 

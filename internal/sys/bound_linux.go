@@ -38,7 +38,7 @@ func BoundSockets(v6 bool) ([]BoundSocket, error) {
 	if err != nil {
 		return nil, fmt.Errorf("socket NETLINK_SOCK_DIAG: %w", err)
 	}
-	defer unix.Close(fd)
+	defer func() { _ = unix.Close(fd) }()
 
 	family := byte(unix.AF_INET)
 	if v6 {
