@@ -33,19 +33,19 @@ func (m *model) open(name string) bool {
 // expect says which picks are right.
 func (m *model) expect(tried []string) (allowed []string, err error) {
 	for _, backup := range []bool{false, true} {
-		any := false
+		found := false
 		for name, b := range m.spec {
 			if b.Backup == backup && m.usable(name, tried) {
-				any = true
+				found = true
 				if m.open(name) {
 					allowed = append(allowed, name)
 				}
 			}
 		}
-		if any && len(allowed) == 0 {
+		if found && len(allowed) == 0 {
 			return nil, ErrFull
 		}
-		if any {
+		if found {
 			return allowed, nil
 		}
 	}
