@@ -1,0 +1,337 @@
+package relay
+
+import (
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/holdfast-net/holdfast/internal/sys"
+)
+
+const (
+	eventBatch  = 256
+	acceptBatch = 64 // accepts for one event, so that a flood of clients does not starve the established
+	pumpBudget  = 8  // reads for one direction before others have their turn
+
+	legEvents = sys.EventIn | sys.EventOut | sys.EventPeerEnd | sys.EventEdge
+)
+
+// Keys of the epoll instance that are not legs.
+const (
+	keyWaker    = 0
+	keyListener = 1 << 31 // plus the listener's index
+)
+
+// kernel is what a loop asks of the system to move bytes; tests replace it to
+// stop at any byte.
+type kernel struct {
+	recv func(fd int, p []byte) (int, syscall.Errno)
+	send func(fd int, p []byte) (int, syscall.Errno)
+}
+
+var realKernel = kernel{recv: sys.Recv, send: sys.Send}
+
+// A loop owns a share of the connections for their whole life. Everything
+// below is its goroutine's alone, but for what mu guards.
+type loop struct {
+	relay  *Relay
+	kernel kernel
+	epoll  *sys.Epoll
+	waker  *sys.Waker
+	store  *store
+
+	now       int64 // nanoseconds since the relay's epoch, read once a batch
+	legs      []*leg
+	gens      []uint32 // generation of each slot of legs, so that a late event meets nobody
+	freeLegs  []uint32
+	listeners []*listener
+	pairs     []*pair
+	timers    timers
+	again     []*pair // pairs that used up their budget
+	scratch   int32   // the slot that the next read goes to
+	spare     int     // a descriptor to give up when there are none left, so that a client can be refused
+	stopping  bool
+	load      atomic.Int64 // connections given to this loop
+
+	mu       sync.Mutex
+	commands []func()
+	done     bool // the loop takes no more commands
+}
+
+func newLoop(r *Relay, id, entries int) (_ *loop, err error) {
+	l := &loop{relay: r, kernel: realKernel, legs: make([]*leg, 1), gens: make([]uint32, 1), spare: -1}
+	defer func() {
+		if err != nil {
+			l.release()
+		}
+	}()
+	if l.store, err = newStore(fmt.Sprintf("holdfast-relay-%d", id), entries); err != nil {
+		return nil, err
+	}
+	if l.epoll, err = sys.NewEpoll(eventBatch); err != nil {
+		return nil, err
+	}
+	if l.waker, err = sys.NewWaker(l.epoll, keyWaker); err != nil {
+		return nil, err
+	}
+	if l.scratch, err = l.store.take(); err != nil {
+		return nil, err
+	}
+	l.openSpare()
+	return l, nil
+}
+
+// release closes what newLoop opened.
+func (l *loop) release() {
+	if l.waker != nil {
+		l.waker.Close()
+	}
+	if l.epoll != nil {
+		l.epoll.Close()
+	}
+	if l.store != nil {
+		l.store.close()
+	}
+	if l.spare >= 0 {
+		sys.Close(l.spare)
+	}
+}
+
+func (l *loop) openSpare() {
+	if fd, errno := sys.Socket(netip.Addr{}); errno == 0 {
+		l.spare = fd
+	}
+}
+
+// post has the loop run f between two batches. It reports false, and f never
+// runs, once the loop has ended.
+func (l *loop) post(f func()) bool {
+	l.mu.Lock()
+	if l.done {
+		l.mu.Unlock()
+		return false
+	}
+	l.commands = append(l.commands, f)
+	l.mu.Unlock()
+	l.waker.Wake()
+	return true
+}
+
+// run serves events until a command sets stopping; then it ends every
+// connection it has.
+func (l *loop) run() error {
+	events := make([]sys.Event, 0, eventBatch)
+	var err error
+	for !l.stopping {
+		if events, err = l.epoll.Wait(events, l.waitTime()); err != nil {
+			break
+		}
+		l.now = l.relay.clock()
+		for _, ev := range events {
+			l.dispatch(ev)
+		}
+		l.expire()
+		l.resume()
+	}
+	for len(l.pairs) > 0 {
+		l.pairs[len(l.pairs)-1].reset(CauseShutdown, ByRelay, "the relay was closed")
+	}
+	l.mu.Lock()
+	l.done = true
+	left := l.commands
+	l.commands = nil
+	l.mu.Unlock()
+	for _, f := range left {
+		f()
+	}
+	return err
+}
+
+// waitTime is how long the loop may sleep, in milliseconds.
+func (l *loop) waitTime() int {
+	if len(l.again) > 0 {
+		return 0
+	}
+	due, ok := l.timers.next()
+	if !ok {
+		return -1
+	}
+	wait := time.Duration(due - l.relay.clock())
+	if wait <= 0 {
+		return 0
+	}
+	return int(min((wait+time.Millisecond-1)/time.Millisecond, 1<<30))
+}
+
+func (l *loop) dispatch(ev sys.Event) {
+	index, gen := uint32(ev.Key), uint32(ev.Key>>32)
+	switch {
+	case ev.Key == keyWaker:
+		l.waker.Clear()
+		l.mu.Lock()
+		commands := l.commands
+		l.commands = nil
+		l.mu.Unlock()
+		for _, f := range commands {
+			f()
+		}
+	case index&keyListener != 0:
+		if ln := l.listeners[index&^keyListener]; ln != nil {
+			l.accept(ln)
+		}
+	case l.gens[index] == gen && l.legs[index] != nil:
+		g := l.legs[index]
+		g.note(ev.Bits)
+		g.pair.advance()
+	}
+}
+
+// expire runs what is due.
+func (l *loop) expire() {
+	for {
+		due, ok := l.timers.next()
+		if !ok || due > l.now {
+			return
+		}
+		p := l.timers[0]
+		l.timers.remove(p)
+		p.tick()
+	}
+}
+
+// resume gives those that used up their budget another turn, once.
+func (l *loop) resume() {
+	n := len(l.again)
+	for _, p := range l.again[:n] {
+		p.queued = false
+		if p.stage != stageOver {
+			p.advance()
+		}
+	}
+	rest := copy(l.again, l.again[n:])
+	clear(l.again[rest:])
+	l.again = l.again[:rest]
+}
+
+// watch adds a leg's socket to the epoll instance.
+func (l *loop) watch(g *leg) syscall.Errno {
+	var index uint32
+	if n := len(l.freeLegs); n > 0 {
+		index, l.freeLegs = l.freeLegs[n-1], l.freeLegs[:n-1]
+	} else {
+		index = uint32(len(l.legs))
+		l.legs = append(l.legs, nil)
+		l.gens = append(l.gens, 0)
+	}
+	l.legs[index], g.index = g, index
+	if errno := l.epoll.Add(g.fd, legEvents, uint64(l.gens[index])<<32|uint64(index)); errno != 0 {
+		l.unwatch(g)
+		return errno
+	}
+	return 0
+}
+
+// unwatch forgets a leg; its socket must be closed right after, which takes it
+// out of the epoll instance.
+func (l *loop) unwatch(g *leg) {
+	if g.index == 0 {
+		return
+	}
+	l.legs[g.index] = nil
+	l.gens[g.index]++
+	l.freeLegs = append(l.freeLegs, g.index)
+	g.index = 0
+}
+
+// A listener is one listening socket of a service, shared by all loops.
+type listener struct {
+	service *Service
+	fd      int
+	addr    Address
+	refs    int // loops that still watch it; guarded by service.mu
+}
+
+func (l *loop) addListener(ln *listener) {
+	index := len(l.listeners)
+	for i, old := range l.listeners {
+		if old == nil {
+			index = i
+			break
+		}
+	}
+	if index == len(l.listeners) {
+		l.listeners = append(l.listeners, nil)
+	}
+	l.listeners[index] = ln
+	// Level-triggered: what one batch leaves in the queue comes up again.
+	if errno := l.epoll.Add(ln.fd, sys.EventIn|sys.EventExclusive, keyListener|uint64(index)); errno != 0 {
+		l.relay.log.Error("cannot watch a listener", "address", ln.addr.String(), "err", os.NewSyscallError("epoll_ctl", errno))
+	}
+}
+
+func (l *loop) dropListener(ln *listener) {
+	for i, have := range l.listeners {
+		if have == ln {
+			l.epoll.Delete(ln.fd)
+			l.listeners[i] = nil
+		}
+	}
+}
+
+// accept takes what waits in a listener's queue.
+func (l *loop) accept(ln *listener) {
+	for range acceptBatch {
+		fd, from, errno := sys.Accept(ln.fd)
+		switch errno {
+		case 0:
+		case syscall.EAGAIN:
+			return
+		case syscall.EINTR, syscall.ECONNABORTED:
+			continue
+		case syscall.EMFILE, syscall.ENFILE:
+			if !l.refuseOne(ln, errno) {
+				return
+			}
+			continue
+		default:
+			ln.service.warn("accept failed", slog.String("address", ln.addr.String()), slog.Any("err", os.NewSyscallError("accept4", errno)))
+			return
+		}
+		if ln.addr.IsUnix() {
+			from = netip.AddrPort{}
+		}
+		to := l.relay.leastLoaded(l)
+		to.load.Add(1)
+		if to == l {
+			l.admit(ln.service, fd, from)
+		} else if !to.post(func() { to.admit(ln.service, fd, from) }) {
+			sys.Reset(fd)
+			to.load.Add(-1)
+		}
+	}
+}
+
+// refuseOne uses the spare descriptor to accept one client and reset it: a
+// process without descriptors refuses cleanly and does not spin.
+func (l *loop) refuseOne(ln *listener, why syscall.Errno) bool {
+	if l.spare < 0 {
+		l.openSpare()
+	}
+	if l.spare < 0 {
+		return false
+	}
+	sys.Close(l.spare)
+	l.spare = -1
+	fd, from, errno := sys.Accept(ln.fd)
+	if errno == 0 {
+		sys.Reset(fd)
+		ln.service.refused(from, CauseResources, "no descriptors left: raise the limit of open files ("+why.Error()+")")
+	}
+	l.openSpare()
+	return errno == 0
+}

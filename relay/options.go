@@ -1,0 +1,268 @@
+package relay
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"runtime"
+	"time"
+
+	"github.com/holdfast-net/holdfast/balance"
+)
+
+// Options configures a [Relay]. The zero value is usable.
+type Options struct {
+	// Loops is the number of event loops; each keeps at most one processor
+	// busy. 0 means one for each processor the process may use; at most 1024.
+	Loops int
+
+	// Logger receives what cannot be returned as an error; nil discards it.
+	Logger *slog.Logger
+
+	// OnEnd is called once for every client connection that was accepted,
+	// when it has ended and both its sockets are closed. It runs on an event
+	// loop: it must not block, and must not call into this package.
+	OnEnd func(End)
+}
+
+func (o Options) check() (Options, error) {
+	if o.Loops < 0 || o.Loops > 1024 {
+		return o, fmt.Errorf("relay: Options.Loops is %d; it must be between 0 and 1024", o.Loops)
+	}
+	if o.Loops == 0 {
+		o.Loops = runtime.NumCPU()
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	return o, nil
+}
+
+// Defaults and bounds of [ServiceOptions].
+const (
+	DefaultConnectTimeout  = 3 * time.Second
+	DefaultDeadPeerTimeout = 15 * time.Second
+
+	// MinDeadPeerTimeout is the least time in which the kernel's keepalive,
+	// whose clock counts whole seconds, fits six probes.
+	MinDeadPeerTimeout = 7 * time.Second
+)
+
+// LostPolicy says what happens to the established connections of a backend
+// that is lost.
+type LostPolicy uint8
+
+const (
+	// LostReset ends them: both ends get a RST. A connection whose backend is
+	// heard from all the same, or has already ended its side, may first finish
+	// what it is delivering.
+	LostReset LostPolicy = iota
+	// LostDrain leaves them alone: they end by themselves, by Drain, or by
+	// DeadPeerTimeout.
+	LostDrain
+)
+
+var lostNames = [...]string{LostReset: "reset", LostDrain: "drain"}
+
+// String returns the policy's name in the configuration.
+func (p LostPolicy) String() string {
+	if int(p) < len(lostNames) {
+		return lostNames[p]
+	}
+	return fmt.Sprintf("LostPolicy(%d)", p)
+}
+
+// ParseLostPolicy understands "reset" and "drain".
+func ParseLostPolicy(s string) (LostPolicy, error) {
+	for p, name := range lostNames {
+		if s == name {
+			return LostPolicy(p), nil
+		}
+	}
+	return 0, fmt.Errorf("policy %q: want reset or drain", s)
+}
+
+// Drain bounds what is left of a backend that gets no new connections, and of
+// a service that is shut down.
+type Drain struct {
+	// Timeout ends what is left after this long. 0 means never.
+	Timeout time.Duration
+	// Idle ends a draining connection once nothing has moved on it for this
+	// long. 0 means never.
+	Idle time.Duration
+}
+
+// Backend is a real server behind a service.
+type Backend struct {
+	// Name is unique within the service and not empty.
+	Name string
+	// Address is where connections go.
+	Address Address
+	// Weight is the backend's share relative to the others, 0 to 65535.
+	// 0 drains it: it keeps its connections and gets no new ones.
+	Weight int
+	// Backup backends are used only when no other is up.
+	Backup bool
+	// MaxConnections bounds what the backend carries at a time; 0 is no bound.
+	MaxConnections int
+}
+
+// EvidenceKind is what the relay noticed of a backend's health in passing.
+type EvidenceKind uint8
+
+const (
+	// EvidenceRefused: a connect was refused, or the network says that the
+	// backend cannot be reached.
+	EvidenceRefused EvidenceKind = iota + 1
+	// EvidenceTimeout: a connect took longer than ConnectTimeout.
+	EvidenceTimeout
+	// EvidenceReset: the backend reset a connection before it had sent a byte.
+	EvidenceReset
+)
+
+// String returns a word for logs.
+func (k EvidenceKind) String() string {
+	switch k {
+	case EvidenceRefused:
+		return "refused"
+	case EvidenceTimeout:
+		return "connect timeout"
+	case EvidenceReset:
+		return "reset"
+	}
+	return fmt.Sprintf("EvidenceKind(%d)", k)
+}
+
+// Evidence is one observation about a backend.
+type Evidence struct {
+	Service string
+	Backend string
+	Kind    EvidenceKind
+	Began   time.Time // when the connect or the connection began
+}
+
+// ServiceOptions configures a [Service]. Listen is required; an error names
+// the field that is out of its bounds, nothing is clipped.
+type ServiceOptions struct {
+	// Name appears in reports and logs. Empty means the first Listen address.
+	Name string
+
+	// Listen are the addresses where clients connect; at least one. An
+	// unspecified IPv6 address takes IPv6 clients only.
+	Listen []Address
+
+	// Balance chooses among the backends. The zero value is least connections.
+	Balance balance.Policy
+
+	// Backends may be empty: then clients are refused until one is added.
+	Backends []Backend
+
+	// OnBackendLost is the policy for established connections of a lost
+	// backend. The zero value resets them.
+	OnBackendLost LostPolicy
+
+	// ConnectTimeout bounds each attempt to reach a backend before the next
+	// one is tried. 0 means 3 s; at least 1 ms. A lost SYN is sent again after
+	// one second, so less than that turns one lost packet into a redispatch.
+	ConnectTimeout time.Duration
+
+	// IdleTimeout resets both ends of a connection on which no byte has moved
+	// for this long. 0 means none.
+	IdleTimeout time.Duration
+
+	// DeadPeerTimeout bounds how long a client or backend host may be silent
+	// (no data, no acknowledgement, no answer to at least six probes) before
+	// both ends get a RST, whatever the connection was doing. A peer that
+	// answers lives for ever. 0 means 15 s, negative means none; at least 7 s.
+	// It does not apply to unix sockets, which cannot lose their peer.
+	DeadPeerTimeout time.Duration
+
+	// Drain bounds connections of drained backends and of a service that is
+	// shut down, and of what MarkDown lets finish.
+	Drain Drain
+
+	// Allow are the networks that clients may come from; empty allows all.
+	// Clients of a unix socket are always allowed: its file mode is for that.
+	Allow []netip.Prefix
+
+	// Backlog is the length of the kernel's accept queue, which the kernel
+	// itself bounds by net.core.somaxconn. 0 means 4096.
+	Backlog int
+
+	// OnEvidence receives passive evidence about backends; nil discards it.
+	// It runs on an event loop, as Options.OnEnd does.
+	OnEvidence func(Evidence)
+}
+
+func (o ServiceOptions) check() (ServiceOptions, error) {
+	var errs []error
+	bad := func(format string, args ...any) {
+		errs = append(errs, fmt.Errorf("relay: ServiceOptions."+format, args...))
+	}
+	if len(o.Listen) == 0 {
+		bad("Listen is empty; a service listens on at least one address")
+	}
+	for i, a := range o.Listen {
+		if !a.IsValid() {
+			bad("Listen[%d] is not an address", i)
+		}
+	}
+	if o.OnBackendLost > LostDrain {
+		bad("OnBackendLost is %v; it must be reset or drain", o.OnBackendLost)
+	}
+	if o.ConnectTimeout == 0 {
+		o.ConnectTimeout = DefaultConnectTimeout
+	}
+	if o.ConnectTimeout < time.Millisecond {
+		bad("ConnectTimeout is %v; it must be at least 1ms", o.ConnectTimeout)
+	}
+	if o.IdleTimeout < 0 {
+		bad("IdleTimeout is %v; it must not be negative", o.IdleTimeout)
+	}
+	if o.DeadPeerTimeout == 0 {
+		o.DeadPeerTimeout = DefaultDeadPeerTimeout
+	}
+	if o.DeadPeerTimeout > 0 && o.DeadPeerTimeout < MinDeadPeerTimeout {
+		bad("DeadPeerTimeout is %v; it must be at least %v, so that six probes fit", o.DeadPeerTimeout, MinDeadPeerTimeout)
+	}
+	if o.Drain.Timeout < 0 || o.Drain.Idle < 0 {
+		bad("Drain is %+v; its times must not be negative", o.Drain)
+	}
+	for i, p := range o.Allow {
+		if !p.IsValid() {
+			bad("Allow[%d] is not a network", i)
+		}
+	}
+	if o.Backlog < 0 {
+		bad("Backlog is %d; it must not be negative", o.Backlog)
+	}
+	if o.Backlog == 0 {
+		o.Backlog = 4096
+	}
+	for i, b := range o.Backends {
+		if err := b.check(); err != nil {
+			bad("Backends[%d]: %w", i, err)
+		}
+	}
+	if o.Name == "" && len(o.Listen) > 0 {
+		o.Name = o.Listen[0].String()
+	}
+	return o, errors.Join(errs...)
+}
+
+func (b Backend) check() error {
+	switch {
+	case b.Name == "":
+		return errors.New("the backend has no name")
+	case !b.Address.IsValid():
+		return fmt.Errorf("backend %s has no address", b.Name)
+	case !b.Address.IsUnix() && b.Address.ip.Port() == 0:
+		return fmt.Errorf("backend %s: %s has no port to connect to", b.Name, b.Address)
+	}
+	return nil // weight and limit are the pool's to check
+}
+
+func (b Backend) entry() balance.Backend {
+	return balance.Backend{Name: b.Name, Weight: b.Weight, Backup: b.Backup, MaxConnections: b.MaxConnections}
+}
