@@ -41,13 +41,13 @@ func (s stream) delivered() bool { return s.passed || !s.held && s.acked }
 type action uint8
 
 const (
-	actWait        action = iota // for bytes to be delivered, or a side to end
-	actEndBackend                // pass the client's end of stream to the backend
-	actEndClient                 // pass the backend's end of stream to the client
-	actClose                     // both streams ended well: close both sockets
-	actResetClient               // the backend reset: RST to the client, close both
-	actResetBackend              // the client reset: RST to the backend, close both
-	actResetBoth                 // a host is silent: RST to both
+	actWait         action = iota // for bytes to be delivered, or a side to end
+	actEndBackend                 // pass the client's end of stream to the backend
+	actEndClient                  // pass the backend's end of stream to the client
+	actClose                      // both streams ended well: close both sockets
+	actResetClient                // the backend reset: RST to the client, close both
+	actResetBackend               // the client reset: RST to the backend, close both
+	actResetBoth                  // a host is silent: RST to both
 )
 
 // decide is the truth about endings (DESIGN, section 3), and pure: in is the

@@ -389,6 +389,9 @@ func (p *pair) reset(cause Cause, by Side, detail string) {
 	e := End{Cause: cause, By: by, Detail: detail}
 	e.Undelivered = p.undelivered(&p.in, &p.backend) + p.undelivered(&p.out, &p.client)
 	e.ToldClient = p.client.reset()
+	if p.stage == stageConnecting {
+		p.backend.close() // there is nobody yet to be told
+	}
 	e.ToldBackend = p.backend.reset()
 	p.finish(e)
 }
