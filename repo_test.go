@@ -31,10 +31,16 @@ const (
 // packages lists every package and its height: the tens are the layer, the ones
 // the order inside it. A package imports only what stands lower.
 var packages = map[string]int{
-	"internal/sys":   0,
-	"internal/probe": 5,
+	"internal/sys":       0,
+	"internal/rtnl":      5,
+	"internal/netns":     5,
+	"internal/probe":     5,
+	"internal/netnstest": 6,
 
 	"balance": 10,
+
+	"relay": 20,
+	"lab":   20,
 
 	"internal/cli": 42,
 	"cmd/holdfast": 43,
@@ -47,7 +53,15 @@ var packages = map[string]int{
 // Tests may also import what testEdges allows.
 var edges = []edge{
 	{"cmd/holdfast", "internal/cli", "the program is its command line"},
+	{"internal/netns", "internal/sys", "unshare and setns"},
+	{"internal/netnstest", "internal/netns", "the namespace that a test gets"},
+	{"internal/netnstest", "internal/rtnl", "its loopback interface is up"},
 	{"internal/probe", "internal/sys", "what is asked of the kernel itself"},
+	{"lab", "internal/netns", "a host is a namespace"},
+	{"lab", "internal/rtnl", "links, bridges, addresses and routes"},
+	{"lab", "internal/sys", "the switch on a port, processes in a namespace"},
+	{"relay", "balance", "who serves the next client"},
+	{"relay", "internal/sys", "epoll, sockets without the runtime's poller, kernel counters"},
 }
 
 // testEdges lists what only tests import.
@@ -58,6 +72,7 @@ type edge struct{ from, to, reason string }
 // modules lists every direct dependency: who may import it, and why only those.
 var modules = []dependency{
 	{"github.com/spf13/cobra", []string{"internal/cli"}, "only the command line has flags"},
+	{"github.com/vishvananda/netlink", []string{"internal/rtnl"}, "one door to rtnetlink, in netip types and one form of error"},
 	{"go.uber.org/goleak", []string{"tests"}, "it looks for goroutines that a test has left"},
 	{"golang.org/x/sys", []string{"internal/sys"}, "one door to the kernel: what is not there is not called"},
 	{"pgregory.net/rapid", []string{"tests"}, "it looks for the inputs that break a property"},
