@@ -18,6 +18,7 @@ N ?= 100
 FAMILY ?= both
 FUZZTIME ?= 20s
 TESTFLAGS ?=
+BENCHFLAGS ?=
 
 .PHONY: help build demo test check campaign bench fmt lint vet generate fuzz setup clean
 
@@ -47,10 +48,10 @@ campaign: ## SCENE=name [N=100] [FAMILY=4|6|both]: a scene at N random moments, 
 	@CGO_ENABLED=0 $(GO) build -trimpath -o bin/holdfast ./cmd/holdfast
 	@bin/holdfast demo --family $(FAMILY) --repeat $(N) $(SCENE)
 
-bench: ## the relay beside direct, HAProxy, HAProxy with splice and nginx stream: table and JSON
+bench: ## the relay beside direct, HAProxy, HAProxy with splice and nginx stream: table, and bin/bench.json
 	@scripts/setup bench
 	@CGO_ENABLED=0 $(GO) build -trimpath -o bin/holdfast ./cmd/holdfast
-	@$(GO) run ./internal/bench
+	@$(GO) run ./internal/bench -json bin/bench.json $(BENCHFLAGS)
 
 fmt: $(GOLANGCI_LINT) ## format every file
 	@$(GOLANGCI_LINT) fmt

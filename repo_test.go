@@ -42,6 +42,8 @@ var packages = map[string]int{
 	"relay": 20,
 	"lab":   20,
 
+	"internal/bench": 31,
+
 	"internal/cli": 42,
 	"cmd/holdfast": 43,
 
@@ -53,6 +55,8 @@ var packages = map[string]int{
 // Tests may also import what testEdges allows.
 var edges = []edge{
 	{"cmd/holdfast", "internal/cli", "the program is its command line"},
+	{"internal/bench", "internal/sys", "a load generator that is no bottleneck: epoll and raw sockets"},
+	{"internal/bench", "lab", "client, proxy and backend are hosts of their own"},
 	{"internal/netns", "internal/sys", "unshare and setns"},
 	{"internal/netnstest", "internal/netns", "the namespace that a test gets"},
 	{"internal/netnstest", "internal/rtnl", "its loopback interface is up"},
@@ -71,6 +75,7 @@ type edge struct{ from, to, reason string }
 
 // modules lists every direct dependency: who may import it, and why only those.
 var modules = []dependency{
+	{"github.com/google/go-cmp", []string{"tests"}, "a difference is shown, not two walls of text"},
 	{"github.com/spf13/cobra", []string{"internal/cli"}, "only the command line has flags"},
 	{"github.com/vishvananda/netlink", []string{"internal/rtnl"}, "one door to rtnetlink, in netip types and one form of error"},
 	{"go.uber.org/goleak", []string{"tests"}, "it looks for goroutines that a test has left"},

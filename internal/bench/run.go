@@ -1,0 +1,356 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"time"
+)
+
+// options are what the command line says.
+type options struct {
+	rounds     int
+	cell       time.Duration
+	rows       []Row
+	candidates []candidate
+	family     int
+	profile    string // a row, or nothing
+	site       func(ctx context.Context, family int) (*site, error)
+	progress   io.Writer
+}
+
+// A runner is a run under way.
+type runner struct {
+	options
+	site    *site
+	dir     string // for files of the proxies; removed at the end
+	self    string // this program
+	loops   int    // of the load generator and of the backend each
+	backend netip.AddrPort
+	stands  []*stand
+	ports   int
+}
+
+// A stand is a candidate that can take part.
+type stand struct {
+	candidate
+	path   string
+	target netip.AddrPort // where clients connect
+	pids   []int
+	stop   func()
+}
+
+// run measures everything and returns the report.
+func run(ctx context.Context, o options) (report *Report, err error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	dir, err := os.MkdirTemp("", "holdfast-bench-")
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	site, err := o.site(ctx, o.family)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, site.close()) }()
+
+	r := &runner{options: o, site: site, dir: dir, self: self, loops: max(1, runtime.NumCPU()/2)}
+	stop, err := r.startBackend(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer stop()
+	report = &Report{
+		Started: time.Now(), Network: site.about, Family: o.family, Rounds: o.rounds, Seconds: o.cell.Seconds(), Rows: o.rows,
+	}
+	describeMachine(report)
+	for _, c := range o.candidates {
+		path, state := c.state()
+		report.Candidates = append(report.Candidates, state)
+		if state.Skipped != "" {
+			continue
+		}
+		s := &stand{candidate: c, path: path}
+		if err := r.start(ctx, s); err != nil {
+			return nil, err
+		}
+		defer s.stop()
+		r.stands = append(r.stands, s)
+	}
+	if len(r.stands) == 0 {
+		return nil, errors.New("no candidate is installed")
+	}
+	if err := r.rounds(ctx, report); err != nil {
+		return nil, err
+	}
+	if o.profile != "" {
+		if report.Profile, err = r.profile(ctx); err != nil {
+			return nil, err
+		}
+	}
+	report.summarize(allTargets())
+	return report, nil
+}
+
+func (r *runner) rounds(ctx context.Context, report *Report) error {
+	began := time.Now()
+	for round := 1; round <= r.options.rounds; round++ {
+		fmt.Fprintf(r.progress, "round %d of %d", round, r.options.rounds)
+		if done := round - 1; done > 0 {
+			left := time.Since(began) / time.Duration(done) * time.Duration(r.options.rounds-done)
+			fmt.Fprintf(r.progress, ", %v left", left.Round(time.Second))
+		}
+		fmt.Fprintln(r.progress)
+		for _, row := range r.rows {
+			for i := range r.stands {
+				// Rotated, so that no candidate always follows the same one.
+				s := r.stands[(i+round-1)%len(r.stands)]
+				if row.Load == loadIdle && s.name == direct {
+					continue
+				}
+				values, out, err := r.cell(ctx, row, s)
+				if ctx.Err() != nil {
+					return context.Cause(ctx)
+				}
+				if err != nil {
+					return fmt.Errorf("%s on %s: %w", row.Name, s.name, err)
+				}
+				report.Samples = append(report.Samples, Sample{
+					Row: row.Name, Candidate: s.name, Round: round, Values: values, Errors: out.Errors, Error: out.FirstError,
+				})
+			}
+		}
+	}
+	return nil
+}
+
+// cell measures one row on one candidate, once.
+func (r *runner) cell(ctx context.Context, row Row, s *stand) (map[string]float64, outcome, error) {
+	if row.Load == loadIdle {
+		return r.idle(ctx, row, s)
+	}
+	out, err := r.load(ctx, r.role(row, s, r.options.cell))
+	return row.values(out), out, err
+}
+
+func (r *runner) role(row Row, s *stand, window time.Duration) role {
+	return role{
+		Target: s.target, Load: row.Load, Connections: row.Connections, Loops: r.loops,
+		Warmup: max(100*time.Millisecond, window/5), Window: window, PIDs: s.pids,
+	}
+}
+
+// idle measures how much a fresh process of the candidate grows by holding
+// connections that each had one request.
+func (r *runner) idle(ctx context.Context, row Row, s *stand) (_ map[string]float64, out outcome, err error) {
+	fresh := &stand{candidate: s.candidate, path: s.path}
+	if err := r.start(ctx, fresh); err != nil {
+		return nil, out, err
+	}
+	defer fresh.stop()
+	before, err := memory(fresh.pids)
+	if err != nil {
+		return nil, out, err
+	}
+	role := r.role(row, fresh, 10*time.Second)
+	client, lines, release, err := r.startClient(ctx, role)
+	if err != nil {
+		return nil, out, err
+	}
+	defer client.stop()
+	defer release()
+	if out, err = readOutcome(lines, client); err != nil {
+		return nil, out, err
+	}
+	held := row.Connections - out.Errors
+	if held <= 0 {
+		return nil, out, nil
+	}
+	after, err := settledMemory(ctx, fresh.pids)
+	if err != nil {
+		return nil, out, err
+	}
+	return map[string]float64{bytesEach: float64(after-before) / float64(held)}, out, nil
+}
+
+// settledMemory waits until the processes' memory stands still, or a second.
+func settledMemory(ctx context.Context, pids []int) (int64, error) {
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	last := int64(-1)
+	for range 10 {
+		now, err := memory(pids)
+		if err != nil || now == last {
+			return now, err
+		}
+		last = now
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return 0, context.Cause(ctx)
+		}
+	}
+	return last, nil
+}
+
+// start starts the candidate on a port of its own and waits until it answers.
+// Direct needs no process: clients connect to the backend.
+func (r *runner) start(ctx context.Context, s *stand) error {
+	if s.name == direct {
+		s.target, s.stop = r.backend, func() {}
+		return nil
+	}
+	r.ports++
+	port, err := r.site.proxy.port(r.ports)
+	if err != nil {
+		return err
+	}
+	s.target = netip.AddrPortFrom(r.site.proxy.addr, port)
+	dir := filepath.Join(r.dir, fmt.Sprintf("%s-%d", s.name, r.ports))
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		return err
+	}
+	cmd, err := s.command(s.path, dir, s.target, r.backend)
+	if err != nil {
+		return err
+	}
+	logFile, err := os.Create(filepath.Join(dir, "output"))
+	if err != nil {
+		return err
+	}
+	defer logFile.Close()
+	cmd.Stdout, cmd.Stderr, cmd.Dir = logFile, logFile, dir
+	p, err := startProcess(ctx, r.site.proxy, cmd)
+	if err != nil {
+		return err
+	}
+	s.stop = p.stop
+	if err := r.answers(ctx, p, s.target); err != nil {
+		p.stop()
+		said, _ := os.ReadFile(logFile.Name()) // the cause is err; this is only more about it
+		return fmt.Errorf("%s: %w%s", s.name, err, indented(said))
+	}
+	if s.pids, err = processTree(cmd.Process.Pid); err != nil {
+		p.stop()
+	}
+	return err
+}
+
+func indented(said []byte) string {
+	text := strings.TrimSpace(string(said))
+	if text == "" {
+		return ""
+	}
+	return "; it said:\n\t" + strings.ReplaceAll(text, "\n", "\n\t")
+}
+
+// answers waits until one request through target is answered.
+func (r *runner) answers(ctx context.Context, p *process, target netip.AddrPort) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, 10*time.Second, errors.New("no answer through it within 10 s"))
+	defer cancel()
+	tick := time.NewTicker(30 * time.Millisecond)
+	defer tick.Stop()
+	var last string
+	for {
+		out, err := r.load(ctx, role{Target: target, Load: loadRequests, Connections: 1, Loops: 1, Window: 20 * time.Millisecond})
+		if err == nil && out.Errors == 0 && out.Count > 0 {
+			return nil
+		}
+		last = cmp.Or(out.FirstError, last)
+		select {
+		case <-tick.C:
+		case <-p.done:
+			return fmt.Errorf("it ended: %w", cmp.Or(p.err, errors.New("with exit code 0")))
+		case <-ctx.Done():
+			return fmt.Errorf("%w (%s)", context.Cause(ctx), last)
+		}
+	}
+}
+
+// startBackend starts the backend and learns its address.
+func (r *runner) startBackend(ctx context.Context) (stop func(), err error) {
+	port, err := r.site.backend.port(0)
+	if err != nil {
+		return nil, err
+	}
+	p, lines, release, err := r.startRole(ctx, r.site.backend, role{Listen: netip.AddrPortFrom(r.site.backend.addr, port), Loops: r.loops})
+	if err != nil {
+		return nil, err
+	}
+	stop = func() { release(); p.stop() }
+	line, err := lines.ReadString('\n')
+	if err == nil {
+		r.backend, err = netip.ParseAddrPort(strings.TrimSpace(line))
+	}
+	if err != nil {
+		stop()
+		return nil, fmt.Errorf("backend: %w", cmp.Or(p.err, err))
+	}
+	return stop, nil
+}
+
+// load runs a client process and returns what it measured.
+func (r *runner) load(ctx context.Context, role role) (outcome, error) {
+	p, lines, release, err := r.startClient(ctx, role)
+	if err != nil {
+		return outcome{}, err
+	}
+	defer p.stop()
+	defer release()
+	return readOutcome(lines, p)
+}
+
+func (r *runner) startClient(ctx context.Context, role role) (*process, *bufio.Reader, func(), error) {
+	return r.startRole(ctx, r.site.client, role)
+}
+
+// startRole starts this program as a child with a role. Release ends its
+// standard input, which is what it waits for.
+func (r *runner) startRole(ctx context.Context, h host, role role) (p *process, lines *bufio.Reader, release func(), err error) {
+	text, err := json.Marshal(role)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	cmd := exec.Command(r.self)
+	cmd.Env = append(os.Environ(), roleVariable+"="+string(text))
+	cmd.Stderr = os.Stderr
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	read, write, err := os.Pipe()
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	cmd.Stdout = write
+	p, err = startProcess(ctx, h, cmd)
+	write.Close()
+	if err != nil {
+		read.Close()
+		return nil, nil, nil, err
+	}
+	return p, bufio.NewReader(read), func() { in.Close(); read.Close() }, nil
+}
+
+func readOutcome(lines *bufio.Reader, p *process) (out outcome, err error) {
+	line, err := lines.ReadBytes('\n')
+	if err != nil {
+		<-p.done // it says why
+		return out, fmt.Errorf("load generator: %w", cmp.Or(p.err, err))
+	}
+	return out, json.Unmarshal(bytes.TrimSpace(line), &out)
+}
