@@ -245,9 +245,6 @@ func (o ServiceOptions) check() (ServiceOptions, error) {
 			bad("Backends[%d]: %w", i, err)
 		}
 	}
-	if o.Name == "" && len(o.Listen) > 0 {
-		o.Name = o.Listen[0].String()
-	}
 	return o, errors.Join(errs...)
 }
 

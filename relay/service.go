@@ -78,6 +78,9 @@ func (s *Service) listen() error {
 		}
 		s.listeners = append(s.listeners, &listener{service: s, fd: fd, addr: a})
 	}
+	if s.options.Name == "" {
+		s.options.Name = s.listeners[0].addr.String()
+	}
 	return nil
 }
 
