@@ -42,6 +42,8 @@ var packages = map[string]int{
 	"relay": 20,
 	"lab":   20,
 
+	"lab/traffic": 26,
+
 	"internal/bench": 31,
 
 	"internal/cli": 42,
@@ -66,6 +68,7 @@ var edges = []edge{
 	{"lab", "internal/sys", "the switch on a port, processes in a namespace"},
 	{"relay", "balance", "who serves the next client"},
 	{"relay", "internal/sys", "epoll, sockets without the runtime's poller, kernel counters"},
+	{"lab/traffic", "internal/sys", "CLOCK_MONOTONIC, which several processes can compare, and the state of sockets"},
 }
 
 // testEdges lists what only tests import.

@@ -1,6 +1,7 @@
 package sys
 
 import (
+	"errors"
 	"net/netip"
 	"os"
 	"strconv"
@@ -56,7 +57,8 @@ func PollNow(fd int) (PollBits, error) {
 // TakeError returns the socket's pending error (SO_ERROR) and clears it; 0 is none.
 func TakeError(fd int) syscall.Errno {
 	v, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ERROR)
-	if errno, ok := err.(syscall.Errno); ok {
+	var errno syscall.Errno
+	if errors.As(err, &errno) {
 		return errno
 	}
 	return syscall.Errno(v)
@@ -98,7 +100,7 @@ func StartConnect(to netip.AddrPort) (*os.File, error) {
 		return nil, os.NewSyscallError("socket", err)
 	}
 	if err := unix.Connect(fd, sa); err != nil && err != unix.EINPROGRESS {
-		unix.Close(fd)
+		_ = unix.Close(fd)
 		return nil, os.NewSyscallError("connect", err)
 	}
 	return os.NewFile(uintptr(fd), to.String()), nil
@@ -117,7 +119,7 @@ func zoneIndex(zone string) uint32 {
 	if err != nil {
 		return 0
 	}
-	defer unix.Close(fd)
+	defer func() { _ = unix.Close(fd) }()
 	req, err := unix.NewIfreq(zone)
 	if err != nil || unix.IoctlIfreq(fd, unix.SIOCGIFINDEX, req) != nil {
 		return 0

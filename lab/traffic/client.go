@@ -37,6 +37,10 @@ type ClientOptions struct {
 	// request and push; as fast as it goes for upload, download and zero-window.
 	Period time.Duration
 
+	// Pace makes the server of an upload read Size bytes every so often, so that
+	// the client is done long before it. 0: as fast as they come.
+	Pace time.Duration
+
 	// OneAtATime sends no request while one is unanswered. By default requests
 	// are sent on schedule, whatever is unanswered.
 	OneAtATime bool
@@ -44,7 +48,7 @@ type ClientOptions struct {
 
 // start checks the options and fills in the defaults.
 func (o ClientOptions) start() (start, error) {
-	s := start{id: uint64(o.ID), pattern: o.Pattern, length: o.Length, size: o.Size, reply: o.Reply, period: o.Period}
+	s := start{id: uint64(o.ID), pattern: o.Pattern, length: o.Length, size: o.Size, reply: o.Reply, period: o.Period, pace: o.Pace}
 	if o.Address == "" {
 		return s, errors.New("traffic: Address is empty: say where to connect")
 	}
@@ -56,6 +60,9 @@ func (o ClientOptions) start() (start, error) {
 	}
 	if o.Length != 0 && o.Pattern != Upload && o.Pattern != Download {
 		return s, fmt.Errorf("traffic: Length with pattern %s: only upload and download have one", o.Pattern)
+	}
+	if o.Pace != 0 && o.Pattern != Upload {
+		return s, fmt.Errorf("traffic: Pace with pattern %s: only an upload has one", o.Pattern)
 	}
 	if s.size == 0 {
 		switch o.Pattern {
@@ -197,7 +204,7 @@ func (c *Client) settle(ctx context.Context, l *link) {
 		r.EndOfStreamAt = end.At
 	}
 	r.End = end
-	r.Complete = end.Ending == FIN && r.HalfClosedAt != 0 && r.Requests == r.Replies
+	r.Complete = end.Ending == FIN && r.HalfClosedAt != 0 && !r.EndedEarly && r.Requests == r.Replies
 	if r.Pattern == Request || r.Pattern == Idle {
 		r.Complete = r.Complete && r.Received == r.Replies*int64(c.start.reply)
 	}
@@ -356,10 +363,10 @@ func (c *Client) write(ctx context.Context, l *link, readerDone <-chan struct{})
 		}
 	}
 	if c.lastExchange(ctx, l, readerDone) {
+		at, _ := l.HalfClose() // fails only if the connection is dead, which the reader learns
 		c.mu.Lock()
-		c.report.HalfClosedAt = Now()
+		c.report.HalfClosedAt, c.report.EndedEarly = at, l.Early()
 		c.mu.Unlock()
-		_ = l.HalfClose() // fails only if the connection is dead, which the reader learns
 	}
 }
 

@@ -22,6 +22,10 @@ type Instant int64
 // Now returns the present instant.
 func Now() Instant { return Instant(sys.MonotonicNanos()) }
 
+// InstantOf returns the instant of a time that carries Go's monotonic reading,
+// as those of time.Now do.
+func InstantOf(t time.Time) Instant { return Now().Add(-time.Since(t)) }
+
 // Sub returns t-u.
 func (t Instant) Sub(u Instant) time.Duration { return time.Duration(t - u) }
 
@@ -146,12 +150,12 @@ type link struct {
 	net.Conn
 	raw syscall.RawConn // nil if there is no socket below
 
-	mu              sync.Mutex
-	at              Instant
-	poll            string
-	readErr         error
-	writeErr        error
-	halfClosed      Instant
+	mu       sync.Mutex
+	at       Instant
+	poll     string
+	readErr  error
+	writeErr error
+	early    bool // the peer's end was there before this side half-closed
 }
 
 // newLink takes over c and gives it the kernel's own defaults, which Go changes.
@@ -282,15 +286,28 @@ func (l *link) ended(slot *error, err error) {
 	}
 }
 
-// HalfClose ends the stream of this side.
-func (l *link) HalfClose() error {
+// HalfClose ends the stream of this side. It looks first whether the peer's
+// stream has ended already: such an end answers nothing that came before ours.
+func (l *link) HalfClose() (at Instant, err error) {
+	var bits sys.PollBits
+	if l.raw != nil {
+		_ = l.raw.Control(func(fd uintptr) { bits, _ = sys.PollNow(int(fd)) })
+	}
+	at = Now()
 	l.mu.Lock()
-	l.halfClosed = Now()
+	l.early = l.readErr != nil || bits&(sys.PollRdHup|sys.PollHup|sys.PollErr) != 0
 	l.mu.Unlock()
 	if h, ok := l.Conn.(interface{ CloseWrite() error }); ok {
-		return h.CloseWrite()
+		return at, h.CloseWrite()
 	}
-	return fmt.Errorf("traffic: a %T cannot half-close", l.Conn)
+	return at, fmt.Errorf("traffic: a %T cannot half-close", l.Conn)
+}
+
+// Early reports whether the peer's end was there before this side half-closed.
+func (l *link) Early() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.early
 }
 
 // Stop makes every read and write return at once.

@@ -52,8 +52,9 @@ type ServerFacts struct {
 
 	End End `json:"end,omitzero"`
 
-	// Fate is not the server's to say: who judges sets it.
-	Fate Fate `json:"fate,omitempty"`
+	// Fate and when it came, taken just before, are not the server's to say: who judges sets them.
+	Fate   Fate    `json:"fate,omitempty"`
+	FateAt Instant `json:"fate_at,omitempty"`
 }
 
 // Fate is what was done to a server under a connection.

@@ -40,8 +40,6 @@ func createLedger(path string) (*ledger, error) {
 	return &ledger{f: f}, nil
 }
 
-func (g *ledger) Close() error { return g.f.Close() }
-
 // open takes the next slot for a connection.
 func (g *ledger) open(s start) *slot {
 	t := &slot{f: g.f, off: (g.next.Add(1) - 1) * slotLen}

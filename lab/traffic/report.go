@@ -31,6 +31,7 @@ type Report struct {
 	Replies  int64 `json:"replies,omitempty"`  // answers received in full
 
 	HalfClosedAt  Instant       `json:"half_closed_at,omitempty"`
+	EndedEarly    bool          `json:"ended_early,omitempty"` // the peer's end was there before: it answers no half-close
 	EndOfStreamAt Instant       `json:"end_of_stream_at,omitempty"`
 	LastByteAt    Instant       `json:"last_byte_at,omitempty"`       // the last one received
 	WorstSilence  time.Duration `json:"worst_silence_ns,omitempty"`   // longest time between two arrivals of bytes (request, push, download)

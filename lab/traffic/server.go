@@ -55,7 +55,7 @@ func Serve(ctx context.Context, l net.Listener, o ServerOptions) error {
 		if err != nil {
 			return err
 		}
-		defer led.Close()
+		defer led.f.Close()
 		s.ledger = led
 	}
 	ctx, cancel := context.WithCancel(ctx)
@@ -164,7 +164,7 @@ func (s *server) run(ctx context.Context, v *served, rest []byte) {
 		if s.opt.Progress > 0 && !v.start.quiet {
 			wg.Go(func() { s.reportProgress(v, done) })
 		}
-		v.receive(rest, nil)
+		v.receive(ctx, rest, nil)
 		close(done)
 		wg.Wait()
 		v.complete = v.End().Ending == FIN && !v.corrupt && (v.start.length == 0 || v.received.Load() == v.start.length)
@@ -173,14 +173,14 @@ func (s *server) run(ctx context.Context, v *served, rest []byte) {
 		var wg sync.WaitGroup
 		finished := false
 		wg.Go(func() { finished = v.transmit(ctx, stop) })
-		v.receive(rest, nil)
+		v.receive(ctx, rest, nil)
 		close(stop)
 		wg.Wait()
 		v.complete = finished || v.start.length == 0 && v.End().Ending == FIN && !v.corrupt
 	default:
 		replies := int64(0)
 		finished := false
-		v.receive(rest, func(received int64) bool {
+		v.receive(ctx, rest, func(received int64) bool {
 			if finished {
 				return true
 			}
@@ -194,7 +194,7 @@ func (s *server) run(ctx context.Context, v *served, rest []byte) {
 			replies += due
 			if v.start.count > 0 && replies == int64(v.start.count) {
 				finished = true
-				_ = v.HalfClose()
+				_, _ = v.HalfClose()
 			}
 			return true
 		})
@@ -203,9 +203,15 @@ func (s *server) run(ctx context.Context, v *served, rest []byte) {
 }
 
 // receive reads and checks until the stream ends, and calls each after every read.
-func (v *served) receive(rest []byte, each func(received int64) bool) {
+func (v *served) receive(ctx context.Context, rest []byte, each func(received int64) bool) {
 	buf := make([]byte, min(chunkLen, max(512, v.start.size)))
-	if v.start.pattern == Upload {
+	var tick <-chan time.Time
+	if v.start.pace > 0 {
+		t := time.NewTicker(v.start.pace)
+		defer t.Stop()
+		tick = t.C
+		buf = buf[:min(len(buf), v.start.size)]
+	} else if v.start.pattern == Upload {
 		chunk := chunks.Get().(*[chunkLen]byte)
 		defer chunks.Put(chunk)
 		buf = chunk[:]
@@ -217,6 +223,12 @@ func (v *served) receive(rest []byte, each func(received int64) bool) {
 	for {
 		var n int
 		var err error
+		if tick != nil {
+			select {
+			case <-tick:
+			case <-ctx.Done():
+			}
+		}
 		if v.slot != nil && v.start.pattern == Upload {
 			n, err = v.ReadAnnounced(buf, v.announce)
 		} else {
@@ -280,7 +292,7 @@ func (v *served) transmit(ctx context.Context, stop <-chan struct{}) (finished b
 			}
 		}
 	}
-	_ = v.HalfClose()
+	_, _ = v.HalfClose()
 	return true
 }
 

@@ -69,6 +69,7 @@ type start struct {
 	reply   int           // request: bytes of an answer
 	count   int           // request: the server ends the stream after so many; 0 = no limit
 	period  time.Duration // push, paced download: time between messages or chunks; 0 = bulk
+	pace    time.Duration // upload: time between two reads of the server; 0 = at once
 	quiet   bool          // no event if all is well
 }
 
@@ -87,8 +88,8 @@ func (s start) line() string {
 	if s.quiet {
 		quiet = 1
 	}
-	return fmt.Sprintf("%s id=%016x pattern=%s length=%d size=%d reply=%d count=%d period=%s quiet=%d\n",
-		startWord, s.id, s.pattern, s.length, s.size, s.reply, s.count, s.period, quiet)
+	return fmt.Sprintf("%s id=%016x pattern=%s length=%d size=%d reply=%d count=%d period=%s pace=%s quiet=%d\n",
+		startWord, s.id, s.pattern, s.length, s.size, s.reply, s.count, s.period, s.pace, quiet)
 }
 
 // parseStart reads a start line, strictly: every key once, nothing else.
@@ -97,7 +98,7 @@ func parseStart(line string) (s start, err error) {
 	if word != startWord {
 		return s, fmt.Errorf("traffic: start line begins with %.20q, not %s: not a client of this package", word, startWord)
 	}
-	keys := []string{"id", "pattern", "length", "size", "reply", "count", "period", "quiet"}
+	keys := []string{"id", "pattern", "length", "size", "reply", "count", "period", "pace", "quiet"}
 	fields := strings.Split(rest, " ")
 	if len(fields) != len(keys) {
 		return s, fmt.Errorf("traffic: start line has %d fields, not %d", len(fields), len(keys))
@@ -122,6 +123,8 @@ func parseStart(line string) (s start, err error) {
 			s.count, err = strconv.Atoi(v)
 		case "period":
 			s.period, err = time.ParseDuration(v)
+		case "pace":
+			s.pace, err = time.ParseDuration(v)
 		case "quiet":
 			s.quiet, err = strconv.ParseBool(v)
 		}
@@ -149,6 +152,8 @@ func (s start) check() error {
 		return fmt.Errorf("traffic: Count %d is negative", s.count)
 	case s.period < 0:
 		return fmt.Errorf("traffic: Period %v is negative", s.period)
+	case s.pace < 0:
+		return fmt.Errorf("traffic: Pace %v is negative", s.pace)
 	case s.period == 0 && s.pattern == Push:
 		return errors.New("traffic: Period 0 with push")
 	}

@@ -23,7 +23,7 @@ const (
 // chunkLen of them again.
 var block = sync.OnceValue(func() []byte {
 	b := make([]byte, blockLen+chunkLen)
-	rand.NewChaCha8([32]byte([]byte("holdfast checks every byte of it"))).Read(b[:blockLen])
+	_, _ = rand.NewChaCha8([32]byte([]byte("holdfast checks every byte of it"))).Read(b[:blockLen])
 	copy(b[blockLen:], b)
 	return b
 })

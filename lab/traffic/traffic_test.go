@@ -24,6 +24,7 @@ func TestPatterns(t *testing.T) {
 		{"upload", ClientOptions{Pattern: Upload, Length: length}},
 		{"upload open", ClientOptions{Pattern: Upload}},
 		{"upload paced", ClientOptions{Pattern: Upload, Size: 1000, Period: time.Millisecond}},
+		{"upload read slowly", ClientOptions{Pattern: Upload, Length: 50_000, Size: 5000, Pace: 5 * time.Millisecond}},
 		{"download", ClientOptions{Pattern: Download, Length: length}},
 		{"download open", ClientOptions{Pattern: Download}},
 		{"download paced", ClientOptions{Pattern: Download, Size: 1000, Period: time.Millisecond}},
