@@ -19,6 +19,7 @@ FAMILY ?= both
 FUZZTIME ?= 20s
 TESTFLAGS ?=
 BENCHFLAGS ?=
+BENCHFLAGS ?=
 
 .PHONY: help build demo test check campaign bench fmt lint vet generate fuzz setup clean
 
@@ -37,6 +38,7 @@ demo: ## the main job, shown in a laboratory of network namespaces (root; under 
 # The seeds are fixed, so that a failure is the same failure for everybody.
 test: ## every test once, as root with nothing left out; ends with what was left out and why
 	@scripts/setup test
+	@CGO_ENABLED=0 $(GO) build -trimpath -o bin/holdfast ./cmd/holdfast
 	RAPID_SEED=1 $(GO) test -json -race -p 1 -timeout 15m $(TESTFLAGS) ./... | $(GO) run ./scripts/testreport
 
 check: ## what a change must pass before it is sent: fmt, vet, lint, generated files, tests

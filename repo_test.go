@@ -208,11 +208,18 @@ func TestArchitecture(t *testing.T) {
 	files := sources(t, fset, all)
 
 	t.Run("packages are listed and exist", func(t *testing.T) {
+		architecture, err := os.ReadFile("ARCHITECTURE.md")
+		if err != nil {
+			t.Fatal(err)
+		}
 		seen := make(map[string]bool)
 		for _, p := range all {
 			seen[p.name()] = true
 			if _, ok := packages[p.name()]; !ok {
 				t.Errorf("package %s is not in the list in repo_test.go: give it a layer, its edges with a reason, and its line in ARCHITECTURE.md", p.name())
+			}
+			if p.name() != "." && !bytes.Contains(architecture, []byte(p.name())) {
+				t.Errorf("package %s is not in ARCHITECTURE.md", p.name())
 			}
 		}
 		for n := range packages {
