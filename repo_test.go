@@ -45,6 +45,7 @@ var packages = map[string]int{
 	"lab/traffic": 26,
 
 	"internal/bench": 31,
+	"internal/scene": 32,
 
 	"internal/cli": 42,
 	"cmd/holdfast": 43,
@@ -63,6 +64,8 @@ var edges = []edge{
 	{"internal/netnstest", "internal/netns", "the namespace that a test gets"},
 	{"internal/netnstest", "internal/rtnl", "its loopback interface is up"},
 	{"internal/probe", "internal/sys", "what is asked of the kernel itself"},
+	{"internal/scene", "lab", "the network that a scene is played in, and its faults"},
+	{"internal/scene", "lab/traffic", "clients and servers that check every byte"},
 	{"lab", "internal/netns", "a host is a namespace"},
 	{"lab", "internal/rtnl", "links, bridges, addresses and routes"},
 	{"lab", "internal/sys", "the switch on a port, processes in a namespace"},
