@@ -1,0 +1,233 @@
+package traffic
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"os/user"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// Command is a program to run.
+type Command struct {
+	Argv []string // the program's path and its arguments
+	Dir  string   // working directory; "" is this process's
+	User string   // the user to run as; "" is this process's
+}
+
+// Process is a program that runs. *lab.Process is one.
+type Process interface {
+	PID() int
+	Done() <-chan struct{} // closed when it has ended
+	Output() string        // the last part of what it said on stdout and stderr
+
+	// Signal sends a signal to the process and what it has started.
+	Signal(sig syscall.Signal) (time.Time, error)
+}
+
+// MissingError says that a program is not installed.
+type MissingError struct {
+	Program string // as "redis-server"
+	Package string // the Debian package that has it
+}
+
+// Error names the program and the package.
+func (e *MissingError) Error() string {
+	return fmt.Sprintf("traffic: %s is not installed: apt-get install %s", e.Program, e.Package)
+}
+
+// Is makes a MissingError an exec.ErrNotFound.
+func (e *MissingError) Is(target error) bool { return target == exec.ErrNotFound }
+
+// program finds a program in PATH or in the directories where Debian hides it.
+func program(name, pkg string, hidden ...string) (string, error) {
+	if path, err := exec.LookPath(name); err == nil {
+		return path, nil
+	}
+	for _, pattern := range append(hidden, "/usr/sbin/"+name) {
+		paths, _ := filepath.Glob(pattern)
+		slices.SortFunc(paths, func(a, b string) int { // the newest version last
+			return slices.Compare(numbers(a), numbers(b))
+		})
+		for _, path := range slices.Backward(paths) {
+			if path, err := exec.LookPath(path); err == nil {
+				return path, nil
+			}
+		}
+	}
+	return "", &MissingError{Program: name, Package: pkg}
+}
+
+// numbers returns the numbers in a path, so that version 15 comes after 9.
+func numbers(path string) (n []int) {
+	for f := range strings.FieldsFuncSeq(path, func(r rune) bool { return r < '0' || r > '9' }) {
+		v, _ := strconv.Atoi(f)
+		n = append(n, v)
+	}
+	return n
+}
+
+// child is a Process of this process.
+type child struct {
+	cmd  *exec.Cmd
+	done chan struct{}
+
+	mu  sync.Mutex
+	out []byte
+}
+
+const outputKept = 64 << 10
+
+// startHere starts a program beside this one, in its namespaces.
+func startHere(c Command) (Process, error) {
+	p := &child{cmd: exec.Command(c.Argv[0], c.Argv[1:]...), done: make(chan struct{})}
+	p.cmd.Dir, p.cmd.Stdout, p.cmd.Stderr = c.Dir, p, p
+	p.cmd.WaitDelay = time.Second // its children may keep the output open
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if c.User != "" {
+		cred, err := credential(c.User)
+		if err != nil {
+			return nil, err
+		}
+		p.cmd.SysProcAttr.Credential = cred
+	}
+	if err := p.cmd.Start(); err != nil {
+		return nil, err
+	}
+	go func() {
+		_ = p.cmd.Wait() // how it ended is in its output
+		close(p.done)
+	}()
+	return p, nil
+}
+
+func credential(name string) (*syscall.Credential, error) {
+	u, err := user.Lookup(name)
+	if err != nil {
+		return nil, err
+	}
+	uid, err := strconv.ParseUint(u.Uid, 10, 32)
+	if err != nil {
+		return nil, err
+	}
+	gid, err := strconv.ParseUint(u.Gid, 10, 32)
+	if err != nil {
+		return nil, err
+	}
+	return &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}, nil
+}
+
+func (p *child) Write(b []byte) (int, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.out = append(p.out, b...)
+	if over := len(p.out) - outputKept; over > 0 {
+		p.out = append(p.out[:0], p.out[over:]...)
+	}
+	return len(b), nil
+}
+
+func (p *child) PID() int              { return p.cmd.Process.Pid }
+func (p *child) Done() <-chan struct{} { return p.done }
+
+func (p *child) Output() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return string(p.out)
+}
+
+func (p *child) Signal(sig syscall.Signal) (time.Time, error) {
+	at := time.Now()
+	select {
+	case <-p.done:
+		return at, os.ErrProcessDone
+	default:
+	}
+	return at, syscall.Kill(-p.PID(), sig)
+}
+
+// finish waits for a command that ends by itself and returns what it said.
+func finish(ctx context.Context, p Process, what string) (string, error) {
+	select {
+	case <-p.Done():
+	case <-ctx.Done():
+		if _, err := p.Signal(syscall.SIGKILL); err != nil && !errors.Is(err, os.ErrProcessDone) {
+			return p.Output(), err
+		}
+		<-p.Done()
+		return p.Output(), fmt.Errorf("traffic: %s did not end: %w; it said: %s", what, ctx.Err(), tail(p.Output()))
+	}
+	return p.Output(), nil
+}
+
+// tail is the end of an output, for an error.
+func tail(s string) string {
+	s = strings.TrimSpace(s)
+	return s[max(0, len(s)-600):]
+}
+
+// awaitServer calls probe until it succeeds, the process has ended or ctx is over.
+func awaitServer(ctx context.Context, p Process, what string, probe func(context.Context) error) error {
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		try, cancel := context.WithTimeout(ctx, time.Second)
+		err := probe(try)
+		cancel()
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-tick.C:
+		case <-p.Done():
+			return fmt.Errorf("traffic: %s ended before it was ready; it said: %s", what, tail(p.Output()))
+		case <-ctx.Done():
+			return fmt.Errorf("traffic: %s is not ready: %w (%w); it said: %s", what, ctx.Err(), err, tail(p.Output()))
+		}
+	}
+}
+
+// say sends something and demands an answer that begins with want.
+func say(ctx context.Context, dial DialFunc, address string, send []byte, want string) error {
+	c, err := dial(ctx, "tcp", address)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	defer context.AfterFunc(ctx, func() { _ = c.SetDeadline(longAgo) })()
+	if _, err := c.Write(send); err != nil {
+		return err
+	}
+	got := make([]byte, len(want))
+	for n := 0; n < len(got); {
+		k, err := c.Read(got[n:])
+		n += k
+		if err != nil && n < len(got) {
+			return err
+		}
+	}
+	if !bytes.Equal(got, []byte(want)) {
+		return fmt.Errorf("it answers %q, not %q", got, want)
+	}
+	return nil
+}
+
+// freePort asks the kernel for a port that nobody has.
+func freePort(listen ListenFunc, host string) (int, error) {
+	l, err := listen("tcp", net.JoinHostPort(host, "0"))
+	if err != nil {
+		return 0, fmt.Errorf("traffic: looking for a free port: %w", err)
+	}
+	defer l.Close()
+	return l.Addr().(*net.TCPAddr).Port, nil
+}

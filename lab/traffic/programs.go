@@ -1,0 +1,322 @@
+package traffic
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// ProgramOptions says where a real server runs.
+type ProgramOptions struct {
+	Dir  string // where its configuration and data go; it must exist; required
+	Host string // the IP address to listen on; "" is 127.0.0.1
+	Port int    // 0: a free one
+
+	// Start, Dial and Listen place the program, the question whether it is
+	// ready, and the search for a free port: on a host of a lab, where they
+	// are that host's. nil: beside this process.
+	Start  func(Command) (Process, error)
+	Dial   DialFunc
+	Listen ListenFunc
+}
+
+// Program is a real server that is ready.
+type Program struct {
+	Name    string
+	Address string // host:port
+	Process Process
+
+	stop syscall.Signal
+}
+
+// Close asks the program to end, in its own way, kills it after five seconds,
+// and returns when it has ended. More calls do nothing.
+func (p *Program) Close() error {
+	for _, step := range []struct {
+		sig  syscall.Signal
+		wait time.Duration
+	}{{p.stop, 5 * time.Second}, {syscall.SIGKILL, 5 * time.Second}} {
+		if _, err := p.Process.Signal(step.sig); err != nil {
+			if errors.Is(err, os.ErrProcessDone) || errors.Is(err, syscall.ESRCH) {
+				return nil
+			}
+			return fmt.Errorf("traffic: ending %s: %w", p.Name, err)
+		}
+		select {
+		case <-p.Process.Done():
+			return nil
+		case <-time.After(step.wait):
+		}
+	}
+	return fmt.Errorf("traffic: %s (pid %d) does not end", p.Name, p.Process.PID())
+}
+
+// fill checks the options and sets their defaults.
+func (o *ProgramOptions) fill() error {
+	if o.Start == nil {
+		o.Start = startHere
+	}
+	if o.Dial == nil {
+		o.Dial = Dial
+	}
+	if o.Listen == nil {
+		o.Listen = Listen
+	}
+	if o.Host == "" {
+		o.Host = "127.0.0.1"
+	}
+	if net.ParseIP(o.Host) == nil {
+		return fmt.Errorf("traffic: Host %q is not an IP address", o.Host)
+	}
+	if o.Port < 0 || o.Port > 65535 {
+		return fmt.Errorf("traffic: Port %d is not in 0..65535", o.Port)
+	}
+	if info, err := os.Stat(o.Dir); err != nil || !info.IsDir() {
+		return fmt.Errorf("traffic: Dir %q is not a directory", o.Dir)
+	}
+	if o.Port == 0 {
+		port, err := freePort(o.Listen, o.Host)
+		if err != nil {
+			return err
+		}
+		o.Port = port
+	}
+	return nil
+}
+
+// launch starts a server and waits until it is ready; if it never is, it is ended.
+func (o *ProgramOptions) launch(ctx context.Context, name string, c Command, stop syscall.Signal, ready func(ctx context.Context, address string) error) (*Program, error) {
+	process, err := o.Start(c)
+	if err != nil {
+		return nil, fmt.Errorf("traffic: starting %s: %w", name, err)
+	}
+	p := &Program{Name: name, Address: net.JoinHostPort(o.Host, strconv.Itoa(o.Port)), Process: process, stop: stop}
+	if err := awaitServer(ctx, process, name, func(ctx context.Context) error { return ready(ctx, p.Address) }); err != nil {
+		return nil, errors.Join(err, p.Close())
+	}
+	return p, nil
+}
+
+// StartRedis starts a redis-server that keeps nothing on disk. ctx bounds the
+// start, not the server's life.
+func StartRedis(ctx context.Context, o ProgramOptions) (*Program, error) {
+	path, err := program("redis-server", "redis-server")
+	if err != nil {
+		return nil, err
+	}
+	if err := o.fill(); err != nil {
+		return nil, err
+	}
+	conf := fmt.Sprintf("bind %s\nport %d\nprotected-mode no\nsave \"\"\nappendonly no\ndir %q\ntcp-backlog 4096\n", o.Host, o.Port, o.Dir)
+	file, err := o.write("redis.conf", conf)
+	if err != nil {
+		return nil, err
+	}
+	return o.launch(ctx, "redis-server", Command{Argv: []string{path, file}, Dir: o.Dir}, syscall.SIGTERM,
+		func(ctx context.Context, address string) error {
+			return say(ctx, o.Dial, address, []byte("PING\r\n"), "+PONG\r\n")
+		})
+}
+
+// StartNginx starts an nginx with one worker that serves "/" with 9 bytes from
+// memory, and Dir/www below "/files/".
+func StartNginx(ctx context.Context, o ProgramOptions) (*Program, error) {
+	path, err := program("nginx", "nginx")
+	if err != nil {
+		return nil, err
+	}
+	if err := o.fill(); err != nil {
+		return nil, err
+	}
+	www := filepath.Join(o.Dir, "www")
+	if err := os.MkdirAll(www, 0o755); err != nil {
+		return nil, fmt.Errorf("traffic: nginx: %w", err)
+	}
+	var conf strings.Builder
+	if os.Geteuid() == 0 {
+		conf.WriteString("user root;\n") // Dir may be closed to everybody else
+	}
+	fmt.Fprintf(&conf, "daemon off;\nworker_processes 1;\nerror_log stderr;\npid %q;\nevents { worker_connections 8192; }\n", filepath.Join(o.Dir, "nginx.pid"))
+	conf.WriteString("http {\n  access_log off;\n  keepalive_requests 1000000000;\n")
+	for _, kind := range []string{"client_body", "proxy", "fastcgi", "uwsgi", "scgi"} {
+		fmt.Fprintf(&conf, "  %s_temp_path %q;\n", kind, filepath.Join(o.Dir, "nginx-"+kind))
+	}
+	fmt.Fprintf(&conf, "  server {\n    listen %s backlog=4096;\n    location / { return 200 \"holdfast\\n\"; }\n    location /files/ { alias %q; }\n  }\n}\n",
+		net.JoinHostPort(o.Host, strconv.Itoa(o.Port)), www+"/")
+	file, err := o.write("nginx.conf", conf.String())
+	if err != nil {
+		return nil, err
+	}
+	return o.launch(ctx, "nginx", Command{Argv: []string{path, "-e", "stderr", "-c", file}, Dir: o.Dir}, syscall.SIGTERM,
+		func(ctx context.Context, address string) error {
+			return say(ctx, o.Dial, address, []byte("GET / HTTP/1.0\r\n\r\n"), "HTTP/1.1 200 OK\r\n")
+		})
+}
+
+// postgresBin is where Debian keeps the server's own programs.
+const postgresBin = "/usr/lib/postgresql/*/bin/"
+
+// StartPostgres makes a database cluster in Dir/postgres, if none is there, and
+// starts a PostgreSQL on it that trusts everybody and does not wait for the
+// disk. Started by root it runs as the user postgres, because it refuses root:
+// the way to Dir must be open to that user.
+func StartPostgres(ctx context.Context, o ProgramOptions) (*Program, error) {
+	initdb, err := program("initdb", "postgresql-15", postgresBin+"initdb")
+	if err != nil {
+		return nil, err
+	}
+	server, err := program("postgres", "postgresql-15", postgresBin+"postgres")
+	if err != nil {
+		return nil, err
+	}
+	if err := o.fill(); err != nil {
+		return nil, err
+	}
+	user := ""
+	data := filepath.Join(o.Dir, "postgres")
+	if err := os.MkdirAll(data, 0o700); err != nil {
+		return nil, fmt.Errorf("traffic: postgres: %w", err)
+	}
+	if os.Geteuid() == 0 {
+		user = "postgres"
+		cred, err := credential(user)
+		if err != nil {
+			return nil, fmt.Errorf("traffic: postgres refuses to run as root: %w", err)
+		}
+		if err := os.Chown(data, int(cred.Uid), int(cred.Gid)); err != nil {
+			return nil, fmt.Errorf("traffic: postgres: %w", err)
+		}
+	}
+	if _, err := os.Stat(filepath.Join(data, "PG_VERSION")); err != nil {
+		p, err := o.Start(Command{Argv: []string{initdb, "-D", data, "-A", "trust", "-U", "postgres", "-E", "UTF8", "--no-locale", "--no-sync"}, Dir: data, User: user})
+		if err != nil {
+			return nil, fmt.Errorf("traffic: starting initdb: %w", err)
+		}
+		out, err := finish(ctx, p, "initdb")
+		if err != nil {
+			return nil, err
+		}
+		if _, err := os.Stat(filepath.Join(data, "PG_VERSION")); err != nil {
+			return nil, fmt.Errorf("traffic: initdb made no cluster: %s", tail(out))
+		}
+		hba := "host all all 0.0.0.0/0 trust\nhost all all ::/0 trust\nlocal all all trust\n"
+		if err := os.WriteFile(filepath.Join(data, "pg_hba.conf"), []byte(hba), 0o600); err != nil {
+			return nil, fmt.Errorf("traffic: postgres: %w", err)
+		}
+	}
+	argv := []string{server, "-D", data}
+	for _, set := range []string{
+		"listen_addresses=" + o.Host, "port=" + strconv.Itoa(o.Port), "unix_socket_directories=", "fsync=off", "synchronous_commit=off",
+		"full_page_writes=off", "shared_buffers=32MB", "dynamic_shared_memory_type=mmap", "max_connections=200",
+	} {
+		argv = append(argv, "-c", set)
+	}
+	return o.launch(ctx, "postgres", Command{Argv: argv, Dir: data, User: user}, syscall.SIGINT,
+		func(ctx context.Context, address string) error {
+			return say(ctx, o.Dial, address, postgresHello(), "R") // R: the server asks no password, and so is past its recovery
+		})
+}
+
+// postgresHello is the protocol's StartupMessage, version 3.0, for the database and user postgres.
+func postgresHello() []byte {
+	body := "user\x00postgres\x00database\x00postgres\x00\x00"
+	msg := binary.BigEndian.AppendUint32(nil, uint32(8+len(body)))
+	msg = binary.BigEndian.AppendUint32(msg, 3<<16)
+	return append(msg, body...)
+}
+
+// write puts a configuration into Dir.
+func (o *ProgramOptions) write(name, text string) (path string, err error) {
+	path = filepath.Join(o.Dir, name)
+	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+		return "", fmt.Errorf("traffic: %w", err)
+	}
+	return path, nil
+}
+
+// Load is a real client's run against a server.
+type Load struct {
+	Rate   float64 // requests or transactions per second
+	Failed int     // requests, transactions or connections that the client says failed
+	Output string
+}
+
+// RedisBenchmark runs redis-benchmark with n SET and n GET requests over a
+// number of connections. Rate is that of GET.
+func RedisBenchmark(ctx context.Context, start func(Command) (Process, error), address string, n, connections int) (Load, error) {
+	return load(ctx, start, "redis-benchmark", "redis-tools", address, `GET: ([0-9.]+) requests per second`, `(?m)^(Error.*|.*[Rr]eset.*|.*closed.*)$`,
+		func(host, port string) []string {
+			return []string{"-h", host, "-p", port, "-n", strconv.Itoa(n), "-c", strconv.Itoa(connections), "-t", "set,get", "-q"}
+		})
+}
+
+// Pgbench makes pgbench's tables (scale 1) and runs its transactions for a
+// time, which it rounds down to whole seconds, over a number of connections.
+func Pgbench(ctx context.Context, start func(Command) (Process, error), address string, d time.Duration, connections int) (Load, error) {
+	if d < time.Second {
+		return Load{}, fmt.Errorf("traffic: Pgbench runs for whole seconds, not %v", d)
+	}
+	base := func(host, port string) []string { return []string{"-h", host, "-p", port, "-U", "postgres"} }
+	if l, err := load(ctx, start, "pgbench", "postgresql-15", address, `done in ([0-9.]+) s`, "", func(host, port string) []string {
+		return append(base(host, port), "-i", "-q", "postgres")
+	}); err != nil {
+		return l, err
+	}
+	return load(ctx, start, "pgbench", "postgresql-15", address, `tps = ([0-9.]+)`, `(?m)^(?:.*aborted.*|.*error:.*|number of failed transactions: [1-9].*)$`,
+		func(host, port string) []string {
+			return append(base(host, port), "-n", "-c", strconv.Itoa(connections), "-T", strconv.Itoa(int(d/time.Second)), "postgres")
+		})
+}
+
+// Wrk runs wrk for a time against "/" over a number of kept connections.
+func Wrk(ctx context.Context, start func(Command) (Process, error), address string, d time.Duration, connections int) (Load, error) {
+	return load(ctx, start, "wrk", "wrk", address, `Requests/sec:\s+([0-9.]+)`, `(?m)^\s*(Socket errors.*|Non-2xx.*)$`,
+		func(host, port string) []string {
+			return []string{"-t", "1", "-c", strconv.Itoa(connections), "-d", strconv.FormatFloat(d.Seconds(), 'f', 0, 64) + "s", "http://" + net.JoinHostPort(host, port) + "/"}
+		})
+}
+
+// load runs a client to its end and reads its figures: without a rate it has failed.
+func load(ctx context.Context, start func(Command) (Process, error), name, pkg, address, rate, failed string, args func(host, port string) []string) (Load, error) {
+	path, err := program(name, pkg, postgresBin+name)
+	if err != nil {
+		return Load{}, err
+	}
+	host, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return Load{}, fmt.Errorf("traffic: %s: %w", name, err)
+	}
+	if start == nil {
+		start = startHere
+	}
+	p, err := start(Command{Argv: append([]string{path}, args(host, port)...)})
+	if err != nil {
+		return Load{}, fmt.Errorf("traffic: starting %s: %w", name, err)
+	}
+	out, err := finish(ctx, p, name)
+	l := Load{Output: out}
+	if err != nil {
+		return l, err
+	}
+	if failed != "" {
+		l.Failed = len(regexp.MustCompile(failed).FindAllString(out, -1))
+	}
+	m := regexp.MustCompile(rate).FindStringSubmatch(out)
+	if m == nil {
+		return l, fmt.Errorf("traffic: %s against %s gives no figures: %s", name, address, tail(out))
+	}
+	l.Rate, err = strconv.ParseFloat(m[1], 64)
+	if err != nil {
+		return l, fmt.Errorf("traffic: %s: %w", name, err)
+	}
+	return l, nil
+}

@@ -1,0 +1,95 @@
+package traffic
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+)
+
+// openDir is a directory that the user postgres can reach.
+func openDir(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "holdfast-traffic-") //nolint:usetesting // the parent of t.TempDir is closed to the user postgres
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+// TestPrograms runs each real server with its real client, directly.
+func TestPrograms(t *testing.T) {
+	cases := []struct {
+		name  string
+		start func(context.Context, ProgramOptions) (*Program, error)
+		load  func(ctx context.Context, address string) (Load, error)
+	}{
+		{"redis", StartRedis, func(ctx context.Context, a string) (Load, error) { return RedisBenchmark(ctx, nil, a, 2000, 5) }},
+		{"nginx", StartNginx, func(ctx context.Context, a string) (Load, error) { return Wrk(ctx, nil, a, time.Second, 5) }},
+		{"postgres", StartPostgres, func(ctx context.Context, a string) (Load, error) { return Pgbench(ctx, nil, a, time.Second, 2) }},
+	}
+	for _, tc := range cases {
+		for _, host := range []string{"127.0.0.1", "::1"} {
+			t.Run(fmt.Sprintf("%s/%s", tc.name, host), func(t *testing.T) {
+				ctx := bounded(t)
+				p, err := tc.start(ctx, ProgramOptions{Dir: openDir(t), Host: host})
+				if _, missing := errors.AsType[*MissingError](err); missing {
+					t.Skip(err)
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer func() {
+					if err := p.Close(); err != nil {
+						t.Error(err)
+					}
+					if err := p.Close(); err != nil {
+						t.Errorf("second Close: %v", err)
+					}
+				}()
+				l, err := tc.load(ctx, p.Address)
+				if err != nil || l.Rate <= 0 || l.Failed != 0 {
+					t.Errorf("%+v, %v", l, err)
+				}
+			})
+		}
+	}
+}
+
+// TestProgramErrors: what does not start says why.
+func TestProgramErrors(t *testing.T) {
+	ctx := bounded(t)
+	if _, err := StartRedis(ctx, ProgramOptions{Dir: "/nonexistent"}); err == nil || !strings.Contains(err.Error(), "Dir") {
+		t.Error(err)
+	}
+	if _, err := StartRedis(ctx, ProgramOptions{Dir: t.TempDir(), Host: "localhost"}); err == nil || !strings.Contains(err.Error(), "Host") {
+		t.Error(err)
+	}
+	l, err := Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	port := l.Addr().(*net.TCPAddr).Port
+	if _, err := StartRedis(ctx, ProgramOptions{Dir: t.TempDir(), Port: port}); err == nil || !strings.Contains(err.Error(), "in use") {
+		t.Errorf("port in use: %v", err)
+	}
+	_, err = program("no-such-program", "some-package")
+	missing, ok := errors.AsType[*MissingError](err)
+	if !ok || missing.Package != "some-package" || !errors.Is(err, exec.ErrNotFound) {
+		t.Error(err)
+	}
+}
