@@ -39,8 +39,9 @@ var packages = map[string]int{
 
 	"balance": 10,
 
-	"relay": 20,
-	"lab":   20,
+	"relay":  20,
+	"health": 20,
+	"lab":    20,
 
 	"lab/traffic": 26,
 
@@ -60,6 +61,7 @@ var edges = []edge{
 	{"cmd/holdfast", "internal/cli", "the program is its command line"},
 	{"internal/bench", "internal/sys", "a load generator that is no bottleneck: epoll and raw sockets"},
 	{"internal/bench", "lab", "client, proxy and backend are hosts of their own"},
+	{"health", "internal/sys", "an exit is awaited without being reaped, so that the group can still be killed"},
 	{"internal/netns", "internal/sys", "unshare and setns"},
 	{"internal/netnstest", "internal/netns", "the namespace that a test gets"},
 	{"internal/netnstest", "internal/rtnl", "its loopback interface is up"},

@@ -158,8 +158,8 @@ func TestDownWithinBound(t *testing.T) {
 			if down.FirstFailedStart.Before(fault) || down.At.Sub(down.LastFailedStart) != check.Timeout {
 				t.Errorf("seed %d: fault %v, but first failed check began %v; last %v, decided %v", seed, fault, down.FirstFailedStart, down.LastFailedStart, down.At)
 			}
-			if min := time.Duration(check.Fall) * check.Timeout; down.At.Sub(down.FirstFailedStart) < min {
-				t.Errorf("seed %d: decided after %v, %d checks take %v", seed, down.At.Sub(down.FirstFailedStart), check.Fall, min)
+			if least := time.Duration(check.Fall) * check.Timeout; down.At.Sub(down.FirstFailedStart) < least {
+				t.Errorf("seed %d: decided after %v, %d checks take %v", seed, down.At.Sub(down.FirstFailedStart), check.Fall, least)
 			}
 		})
 	}

@@ -80,7 +80,7 @@ func (p *pair) dial() bool {
 	if p.backend.tcp {
 		// Without a hold, small writes would wait for the backend's delayed
 		// acknowledgements. A failure costs latency only.
-		sys.SetNoDelay(fd)
+		_ = sys.SetNoDelay(fd)
 	}
 	errno = sys.Connect(fd, addr.ip, addr.path)
 	switch {

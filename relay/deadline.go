@@ -153,8 +153,8 @@ func (g *leg) startProbing(bound time.Duration) {
 	interval := probeInterval(bound)
 	// Failures leave the kernel's own, slower ways of finding a dead peer.
 	// The count makes the kernel a second judge, one that never comes first.
-	sys.SetKeepalive(g.fd, interval, int(bound/interval)+2)
-	sys.SetMaxRTO(g.fd, interval)
+	_ = sys.SetKeepalive(g.fd, interval, int(bound/interval)+2)
+	_ = sys.SetMaxRTO(g.fd, interval)
 }
 
 // stuck ends a connection whose one side is gone by RST while the other has

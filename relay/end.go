@@ -24,13 +24,6 @@ func (s Side) String() string { return sideNames[s] }
 // MarshalText is String.
 func (s Side) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
-func (s Side) other() Side {
-	if s == ByClient {
-		return ByBackend
-	}
-	return ByClient
-}
-
 // Cause says why a connection ended.
 type Cause uint8
 

@@ -277,7 +277,7 @@ func (l *loop) addListener(ln *listener) {
 func (l *loop) dropListener(ln *listener) {
 	for i, have := range l.listeners {
 		if have == ln {
-			l.epoll.Delete(ln.fd)
+			_ = l.epoll.Delete(ln.fd) // the descriptor is valid, and in there
 			l.listeners[i] = nil
 		}
 	}

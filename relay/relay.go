@@ -126,7 +126,7 @@ func (r *Relay) Close() error {
 		<-r.finished
 	} else {
 		for _, l := range r.loops {
-			l.run() // executes what was posted, stopLoops last
+			_ = l.run() // executes what was posted, stopLoops last
 		}
 	}
 	for _, l := range r.loops {
@@ -192,8 +192,8 @@ func listenSocket(a Address, backlog int) (fd int, err error) {
 		if errno := sys.SetReuseAddr(fd); errno != 0 {
 			return -1, os.NewSyscallError("setsockopt SO_REUSEADDR", errno)
 		}
-		// Accepted sockets inherit it.
-		sys.SetNoDelay(fd)
+		// Accepted sockets inherit it. A failure costs latency only.
+		_ = sys.SetNoDelay(fd)
 	}
 	if a.ip.Addr().Is6() {
 		if errno := sys.SetV6Only(fd); errno != 0 {

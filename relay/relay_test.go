@@ -187,7 +187,7 @@ func pass(t *testing.T, from, to net.Conn, data []byte) {
 
 func wantEOF(t *testing.T, c net.Conn) {
 	t.Helper()
-	if n, err := c.Read(make([]byte, 1)); n != 0 || err != io.EOF {
+	if n, err := c.Read(make([]byte, 1)); n != 0 || !errors.Is(err, io.EOF) {
 		t.Fatalf("read returned %d, %v; want an end of stream", n, err)
 	}
 }
