@@ -19,7 +19,7 @@ type candidate struct {
 	find func() (path, version string, err error)
 	// command returns what to run so that listen is relayed to backend. Files
 	// it needs go into dir, which is its own.
-	command func(path, dir string, listen, backend netip.AddrPort) (*exec.Cmd, error)
+	command func(path, dir string, listen, backend netip.AddrPort) (argv []string, err error)
 }
 
 // allCandidates returns the candidates in the order of the table; the path is
@@ -29,13 +29,13 @@ func allCandidates(holdfastPath string) []candidate {
 		return candidate{
 			name: name,
 			find: func() (string, string, error) { return findProgram("haproxy", "haproxy", "-v") },
-			command: func(path, dir string, listen, backend netip.AddrPort) (*exec.Cmd, error) {
+			command: func(path, dir string, listen, backend netip.AddrPort) (argv []string, err error) {
 				config := haproxyConfig(globals, options, listen, backend, fileLimit())
 				file, err := writeConfig(dir, "haproxy.cfg", config)
 				if err != nil {
 					return nil, err
 				}
-				return exec.Command(path, "-q", "-db", "-f", file), nil
+				return []string{path, "-q", "-db", "-f", file}, nil
 			},
 		}
 	}
@@ -53,7 +53,7 @@ func allCandidates(holdfastPath string) []candidate {
 				}
 				return path, strings.TrimPrefix(version, "nginx version: "), nil
 			},
-			command: func(path, dir string, listen, backend netip.AddrPort) (*exec.Cmd, error) {
+			command: func(path, dir string, listen, backend netip.AddrPort) (argv []string, err error) {
 				module, err := nginxStream(path)
 				if err != nil {
 					return nil, err
@@ -62,14 +62,14 @@ func allCandidates(holdfastPath string) []candidate {
 				if err != nil {
 					return nil, err
 				}
-				return exec.Command(path, "-p", dir, "-e", filepath.Join(dir, "error.log"), "-c", file), nil
+				return []string{path, "-p", dir, "-e", filepath.Join(dir, "error.log"), "-c", file}, nil
 			},
 		},
 		{
 			name: holdfast,
 			find: func() (string, string, error) { return findHoldfast(holdfastPath) },
-			command: func(path, _ string, listen, backend netip.AddrPort) (*exec.Cmd, error) {
-				return exec.Command(path, "relay", listen.String(), backend.String()), nil
+			command: func(path, _ string, listen, backend netip.AddrPort) (argv []string, err error) {
+				return []string{path, "relay", listen.String(), backend.String()}, nil
 			},
 		},
 	}

@@ -68,7 +68,7 @@ func command(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 func parse(args []string, stderr io.Writer) (o options, jsonFile string, err error) {
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	flags.SetOutput(stderr)
-	var rows, candidates, network, holdfastPath string
+	var rows, candidates, holdfastPath string
 	var seconds float64
 	var quick bool
 	flags.IntVar(&o.rounds, "rounds", 5, "how often each cell is measured; a ratio is the median over the rounds")
@@ -76,7 +76,6 @@ func parse(args []string, stderr io.Writer) (o options, jsonFile string, err err
 	flags.StringVar(&rows, "rows", "", "rows to measure, with commas between (default all: "+names(allRows(), func(r Row) string { return r.Name })+")")
 	flags.StringVar(&candidates, "candidates", "", "candidates to measure (default all: "+names(allCandidates(""), func(c candidate) string { return c.name })+")")
 	flags.IntVar(&o.family, "family", 4, "4 or 6: IPv4 or IPv6")
-	flags.StringVar(&network, "network", "lab", "lab: each host in a network namespace of its own; loopback: no namespaces, for those who may not make them")
 	flags.StringVar(&holdfastPath, "holdfast", "bin/holdfast", "the holdfast binary to measure")
 	flags.StringVar(&jsonFile, "json", "", "write everything that was measured to this `file` as well")
 	flags.StringVar(&o.profile, "profile", "", "after the rounds, profile holdfast during this `row` with perf and strace")
@@ -89,7 +88,14 @@ func parse(args []string, stderr io.Writer) (o options, jsonFile string, err err
 	}
 	all := allRows()
 	if quick {
-		o.rounds, seconds = 1, 0.25
+		given := map[string]bool{}
+		flags.Visit(func(f *flag.Flag) { given[f.Name] = true })
+		if !given["rounds"] {
+			o.rounds = 1
+		}
+		if !given["seconds"] {
+			seconds = 0.25
+		}
 		for i := range all {
 			if all[i].Load == loadIdle {
 				all[i].Connections = 500
@@ -105,14 +111,6 @@ func parse(args []string, stderr io.Writer) (o options, jsonFile string, err err
 		return o, "", fmt.Errorf("-seconds: %g is not within 0.05 and 60", seconds)
 	case o.family != 4 && o.family != 6:
 		return o, "", fmt.Errorf("-family: %d is neither 4 nor 6", o.family)
-	}
-	switch network {
-	case "lab":
-		o.site = labSite
-	case "loopback":
-		o.site = loopbackSite
-	default:
-		return o, "", fmt.Errorf("-network: %q is neither lab nor loopback", network)
 	}
 	if o.rows, err = selectNamed("row", all, func(r Row) string { return r.Name }, split(rows)); err != nil {
 		return o, "", err

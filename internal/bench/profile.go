@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -75,16 +76,15 @@ func (r *runner) profile(ctx context.Context) (*Profile, error) {
 func (r *runner) underLoad(ctx context.Context, row Row, s *stand, window time.Duration, watch func() error) (outcome, error) {
 	role := r.role(row, s, window)
 	role.Warmup = 300 * time.Millisecond
-	client, lines, release, err := r.startClient(ctx, role)
+	client, err := startWorker(ctx, r.site.client, r.self, role)
 	if err != nil {
 		return outcome{}, err
 	}
-	defer client.stop()
-	defer release()
+	defer client.end()
 	time.Sleep(role.Warmup)
 	watching := make(chan error, 1)
 	go func() { watching <- watch() }()
-	out, err := readOutcome(lines, client)
+	out, err := client.outcome()
 	return out, errors.Join(err, <-watching)
 }
 
@@ -113,7 +113,7 @@ func (r *runner) perf(ctx context.Context, perf string, row Row, s *stand, p *Pr
 // withOutput runs a command and, when it fails, says what it said.
 func withOutput(cmd *exec.Cmd) error {
 	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("%w%s", err, indented(out))
+		return fmt.Errorf("%w: %s", err, bytes.TrimSpace(out))
 	}
 	return nil
 }

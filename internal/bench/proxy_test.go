@@ -28,13 +28,13 @@ func TestProxiesTakeTheirConfiguration(t *testing.T) {
 				t.Skip(state.Skipped)
 			}
 			dir := t.TempDir()
-			cmd, err := c.command(path, dir, addr4, addr6)
+			argv, err := c.command(path, dir, addr4, addr6)
 			if err != nil {
 				t.Fatal(err)
 			}
-			check := exec.CommandContext(t.Context(), path, "-c", "-f", cmd.Args[len(cmd.Args)-1])
+			check := exec.CommandContext(t.Context(), path, "-c", "-f", argv[len(argv)-1])
 			if c.name == nginx {
-				check = exec.CommandContext(t.Context(), path, slices.Concat([]string{"-t"}, cmd.Args[1:])...)
+				check = exec.CommandContext(t.Context(), path, slices.Concat([]string{"-t"}, argv[1:])...)
 			}
 			if out, err := check.CombinedOutput(); err != nil {
 				t.Errorf("%v: %v\n%s", check.Args, err, out)

@@ -63,14 +63,14 @@ const (
 func allRows() []Row {
 	bulk := []Metric{
 		{Name: gbitPerSecond, Title: "Gbit/s", Unit: "Gbit/s", Ratio: true, digits: 1},
-		{Name: cpuPerGB, Title: "CPU s/GB", Unit: "s/GB", LowerBetter: true, digits: 3},
+		{Name: cpuPerGB, Title: "CPU s/GB", Unit: "s/GB", LowerBetter: true, Ratio: true, digits: 3},
 	}
 	each := func(what string) []Metric {
 		return []Metric{
 			{Name: perSecond, Title: what + "/s", Unit: "/s", Ratio: true},
 			{Name: p50, Title: "p50 us", Unit: "us", LowerBetter: true},
 			{Name: p99, Title: "p99 us", Unit: "us", LowerBetter: true, Ratio: true},
-			{Name: cpuEach, Title: "CPU us", Unit: "us", LowerBetter: true, digits: 1},
+			{Name: cpuEach, Title: "CPU us", Unit: "us", LowerBetter: true, Ratio: true, digits: 1},
 		}
 	}
 	requests := func(n int, title string) Row {

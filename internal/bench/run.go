@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"bytes"
 	"cmp"
 	"context"
@@ -11,11 +10,11 @@ import (
 	"io"
 	"net/netip"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"runtime"
-	"strings"
 	"time"
+
+	"github.com/holdfast-net/holdfast/lab"
 )
 
 // options are what the command line says.
@@ -26,7 +25,6 @@ type options struct {
 	candidates []candidate
 	family     int
 	profile    string // a row, or nothing
-	site       func(ctx context.Context, family int) (*site, error)
 	progress   io.Writer
 }
 
@@ -39,7 +37,6 @@ type runner struct {
 	loops   int    // of the load generator and of the backend each
 	backend netip.AddrPort
 	stands  []*stand
-	ports   int
 }
 
 // A stand is a candidate that can take part.
@@ -62,11 +59,11 @@ func run(ctx context.Context, o options) (report *Report, err error) {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	site, err := o.site(ctx, o.family)
+	site, err := newSite(ctx, o.family)
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, site.close()) }()
+	defer func() { err = errors.Join(err, site.lab.Close()) }()
 
 	r := &runner{options: o, site: site, dir: dir, self: self, loops: max(1, runtime.NumCPU()/2)}
 	stop, err := r.startBackend(ctx)
@@ -75,7 +72,7 @@ func run(ctx context.Context, o options) (report *Report, err error) {
 	}
 	defer stop()
 	report = &Report{
-		Started: time.Now(), Network: site.about, Family: o.family, Rounds: o.rounds, Seconds: o.cell.Seconds(), Rows: o.rows,
+		Started: time.Now(), Network: siteAbout, Family: o.family, Rounds: o.rounds, Seconds: o.cell.Seconds(), Rows: o.rows,
 	}
 	describeMachine(report)
 	for _, c := range o.candidates {
@@ -166,14 +163,12 @@ func (r *runner) idle(ctx context.Context, row Row, s *stand) (_ map[string]floa
 	if err != nil {
 		return nil, out, err
 	}
-	role := r.role(row, fresh, 10*time.Second)
-	client, lines, release, err := r.startClient(ctx, role)
+	client, err := startWorker(ctx, r.site.client, r.self, r.role(row, fresh, 10*time.Second))
 	if err != nil {
 		return nil, out, err
 	}
-	defer client.stop()
-	defer release()
-	if out, err = readOutcome(lines, client); err != nil {
+	defer client.end()
+	if out, err = client.outcome(); err != nil {
 		return nil, out, err
 	}
 	held := row.Connections - out.Errors
@@ -214,143 +209,84 @@ func (r *runner) start(ctx context.Context, s *stand) error {
 		s.target, s.stop = r.backend, func() {}
 		return nil
 	}
-	r.ports++
-	port, err := r.site.proxy.port(r.ports)
-	if err != nil {
-		return err
-	}
-	s.target = netip.AddrPortFrom(r.site.proxy.addr, port)
-	dir := filepath.Join(r.dir, fmt.Sprintf("%s-%d", s.name, r.ports))
+	r.site.ports++
+	s.target = netip.AddrPortFrom(r.site.proxy.addr, firstProxyPort+r.site.ports)
+	dir := filepath.Join(r.dir, fmt.Sprintf("%s-%d", s.name, r.site.ports))
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		return err
 	}
-	cmd, err := s.command(s.path, dir, s.target, r.backend)
+	argv, err := s.command(s.path, dir, s.target, r.backend)
 	if err != nil {
 		return err
 	}
-	logFile, err := os.Create(filepath.Join(dir, "output"))
+	p, err := r.site.proxy.Start(lab.Command{Argv: argv, Dir: dir})
 	if err != nil {
 		return err
 	}
-	defer logFile.Close()
-	cmd.Stdout, cmd.Stderr, cmd.Dir = logFile, logFile, dir
-	p, err := startProcess(ctx, r.site.proxy, cmd)
+	s.stop = func() { stopProcess(p) }
+	if err = r.answers(ctx, p, s.target); err == nil {
+		s.pids, err = processTree(p.PID())
+	}
 	if err != nil {
-		return err
+		s.stop()
+		return fmt.Errorf("%s: %w", s.name, err)
 	}
-	s.stop = p.stop
-	if err := r.answers(ctx, p, s.target); err != nil {
-		p.stop()
-		said, _ := os.ReadFile(logFile.Name()) // the cause is err; this is only more about it
-		return fmt.Errorf("%s: %w%s", s.name, err, indented(said))
-	}
-	if s.pids, err = processTree(cmd.Process.Pid); err != nil {
-		p.stop()
-	}
-	return err
-}
-
-func indented(said []byte) string {
-	text := strings.TrimSpace(string(said))
-	if text == "" {
-		return ""
-	}
-	return "; it said:\n\t" + strings.ReplaceAll(text, "\n", "\n\t")
+	return nil
 }
 
 // answers waits until one request through target is answered.
-func (r *runner) answers(ctx context.Context, p *process, target netip.AddrPort) error {
+func (r *runner) answers(ctx context.Context, p *lab.Process, target netip.AddrPort) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, 10*time.Second, errors.New("no answer through it within 10 s"))
 	defer cancel()
 	tick := time.NewTicker(30 * time.Millisecond)
 	defer tick.Stop()
-	var last string
 	for {
 		out, err := r.load(ctx, role{Target: target, Load: loadRequests, Connections: 1, Loops: 1, Window: 20 * time.Millisecond})
 		if err == nil && out.Errors == 0 && out.Count > 0 {
 			return nil
 		}
-		last = cmp.Or(out.FirstError, last)
 		select {
 		case <-tick.C:
-		case <-p.done:
-			return fmt.Errorf("it ended: %w", cmp.Or(p.err, errors.New("with exit code 0")))
+		case <-p.Done():
+			return cmp.Or(p.Wait(ctx), fmt.Errorf("it ended at once and said %q", p.Output()))
 		case <-ctx.Done():
-			return fmt.Errorf("%w (%s)", context.Cause(ctx), last)
+			return fmt.Errorf("%w (%s); it said %q", context.Cause(ctx), cmp.Or(out.FirstError, "no error"), p.Output())
 		}
 	}
 }
 
 // startBackend starts the backend and learns its address.
 func (r *runner) startBackend(ctx context.Context) (stop func(), err error) {
-	port, err := r.site.backend.port(0)
+	w, err := startWorker(ctx, r.site.backend, r.self, role{Listen: netip.AddrPortFrom(r.site.backend.addr, backendPort), Loops: r.loops})
 	if err != nil {
 		return nil, err
 	}
-	p, lines, release, err := r.startRole(ctx, r.site.backend, role{Listen: netip.AddrPortFrom(r.site.backend.addr, port), Loops: r.loops})
-	if err != nil {
-		return nil, err
-	}
-	stop = func() { release(); p.stop() }
-	line, err := lines.ReadString('\n')
+	line, err := w.line()
 	if err == nil {
-		r.backend, err = netip.ParseAddrPort(strings.TrimSpace(line))
+		r.backend, err = netip.ParseAddrPort(string(bytes.TrimSpace(line)))
 	}
 	if err != nil {
-		stop()
-		return nil, fmt.Errorf("backend: %w", cmp.Or(p.err, err))
+		w.end()
+		return nil, err
 	}
-	return stop, nil
+	return w.end, nil
 }
 
-// load runs a client process and returns what it measured.
+// load runs a client and returns what it measured.
 func (r *runner) load(ctx context.Context, role role) (outcome, error) {
-	p, lines, release, err := r.startClient(ctx, role)
+	w, err := startWorker(ctx, r.site.client, r.self, role)
 	if err != nil {
 		return outcome{}, err
 	}
-	defer p.stop()
-	defer release()
-	return readOutcome(lines, p)
+	defer w.end()
+	return w.outcome()
 }
 
-func (r *runner) startClient(ctx context.Context, role role) (*process, *bufio.Reader, func(), error) {
-	return r.startRole(ctx, r.site.client, role)
-}
-
-// startRole starts this program as a child with a role. Release ends its
-// standard input, which is what it waits for.
-func (r *runner) startRole(ctx context.Context, h host, role role) (p *process, lines *bufio.Reader, release func(), err error) {
-	text, err := json.Marshal(role)
+// outcome waits for what a client measured.
+func (w *worker) outcome() (out outcome, err error) {
+	line, err := w.line()
 	if err != nil {
-		return nil, nil, nil, err
+		return out, err
 	}
-	cmd := exec.Command(r.self)
-	cmd.Env = append(os.Environ(), roleVariable+"="+string(text))
-	cmd.Stderr = os.Stderr
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		return nil, nil, nil, err
-	}
-	read, write, err := os.Pipe()
-	if err != nil {
-		return nil, nil, nil, err
-	}
-	cmd.Stdout = write
-	p, err = startProcess(ctx, h, cmd)
-	write.Close()
-	if err != nil {
-		read.Close()
-		return nil, nil, nil, err
-	}
-	return p, bufio.NewReader(read), func() { in.Close(); read.Close() }, nil
-}
-
-func readOutcome(lines *bufio.Reader, p *process) (out outcome, err error) {
-	line, err := lines.ReadBytes('\n')
-	if err != nil {
-		<-p.done // it says why
-		return out, fmt.Errorf("load generator: %w", cmp.Or(p.err, err))
-	}
-	return out, json.Unmarshal(bytes.TrimSpace(line), &out)
+	return out, json.Unmarshal(line, &out)
 }

@@ -1,90 +1,44 @@
 package main
 
 import (
+	"bufio"
+	"cmp"
 	"context"
+	"encoding/json"
 	"fmt"
-	"net"
 	"net/netip"
-	"os/exec"
+	"os"
+	"sync"
 	"syscall"
 	"time"
 
 	"github.com/holdfast-net/holdfast/lab"
 )
 
-// A site is where a run takes place: three hosts and how they are joined.
+// A site is where a run takes place: a laboratory with three hosts on one
+// switch. Direct traffic does not pass the proxy's host.
 type site struct {
-	about                  string // for the report
+	lab                    *lab.Lab
 	client, proxy, backend host
-	close                  func() error
+	ports                  uint16 // given to proxies so far
 }
+
+// siteAbout says in the report what the figures are figures of.
+const siteAbout = "client, proxy and backend in network namespaces on one bridge, cubic, the kernel's default buffers"
 
 // A host is where processes run.
 type host struct {
-	addr  netip.Addr
-	start func(*exec.Cmd) error                // starts the command in the host
-	port  func(n int) (port uint16, err error) // a port for the n-th listener
+	*lab.Host
+	addr netip.Addr
 }
 
-// loopbackSite is this machine itself, for those who cannot make namespaces.
-func loopbackSite(_ context.Context, family int) (*site, error) {
-	addr := netip.AddrFrom4([4]byte{127, 0, 0, 1})
-	if family == 6 {
-		addr = netip.IPv6Loopback()
-	}
-	h := host{
-		addr:  addr,
-		start: (*exec.Cmd).Start,
-		port: func(int) (uint16, error) {
-			l, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(netip.AddrPortFrom(addr, 0)))
-			if err != nil {
-				return 0, err
-			}
-			defer l.Close()
-			return uint16(l.Addr().(*net.TCPAddr).Port), nil
-		},
-	}
-	return &site{about: "loopback", client: h, proxy: h, backend: h, close: func() error { return nil }}, nil
-}
+// Ports lie below the range that connections take their own from.
+const (
+	backendPort    = 100
+	firstProxyPort = 101
+)
 
-// A process is a started child of the run.
-type process struct {
-	cmd  *exec.Cmd
-	done chan struct{} // closed when it has ended
-	err  error         // how, after done
-}
-
-// startProcess starts cmd in h. When ctx ends it is asked to end.
-func startProcess(ctx context.Context, h host, cmd *exec.Cmd) (*process, error) {
-	if err := h.start(cmd); err != nil {
-		return nil, fmt.Errorf("start %s: %w", cmd.Path, err)
-	}
-	p := &process{cmd: cmd, done: make(chan struct{})}
-	stop := context.AfterFunc(ctx, p.terminate)
-	go func() {
-		p.err = cmd.Wait()
-		stop()
-		close(p.done)
-	}()
-	return p, nil
-}
-
-func (p *process) terminate() { _ = p.cmd.Process.Signal(syscall.SIGTERM) }
-
-// stop ends the process and waits for its end.
-func (p *process) stop() {
-	p.terminate()
-	select {
-	case <-p.done:
-	case <-time.After(3 * time.Second):
-		_ = p.cmd.Process.Kill()
-		<-p.done
-	}
-}
-
-// labSite is a laboratory: each host in a network namespace of its own, all on
-// one switch. Direct traffic does not pass the proxy's host.
-func labSite(ctx context.Context, family int) (*site, error) {
+func newSite(ctx context.Context, family int) (*site, error) {
 	top, err := lab.OneArm(lab.Size{Clients: 1, Nodes: 1, Backends: 1})
 	if err != nil {
 		return nil, err
@@ -100,7 +54,7 @@ func labSite(ctx context.Context, family int) (*site, error) {
 	}
 	l, err := lab.Start(ctx, top, lab.Options{})
 	if err != nil {
-		return nil, fmt.Errorf("%w (-network loopback needs no namespaces)", err)
+		return nil, err
 	}
 	f := lab.IPv4
 	if family == 6 {
@@ -108,15 +62,82 @@ func labSite(ctx context.Context, family int) (*site, error) {
 	}
 	in := func(name string) host {
 		h := l.Host(name)
-		return host{
-			addr:  h.Addr(f),
-			start: func(cmd *exec.Cmd) error { return h.Do(cmd.Start) },
-			// Below the range that connections take their own ports from.
-			port: func(n int) (uint16, error) { return uint16(100 + n), nil },
-		}
+		return host{h, h.Addr(f)}
 	}
-	return &site{
-		about:  "three network namespaces on one bridge, cubic, the kernel's default buffers",
-		client: in("client1"), proxy: in("node1"), backend: in("backend1"), close: l.Close,
-	}, nil
+	return &site{lab: l, client: in("client1"), proxy: in("node1"), backend: in("backend1")}, nil
+}
+
+// stopProcess ends a process and waits for its end.
+func stopProcess(p *lab.Process) {
+	_, _ = p.Signal(syscall.SIGTERM) // it may have ended already
+	select {
+	case <-p.Done():
+	case <-time.After(3 * time.Second):
+		_, _ = p.Kill()
+		<-p.Done()
+	}
+}
+
+// A worker is this program at work in a host: the backend, or a client.
+type worker struct {
+	*lab.Process
+	ctx   context.Context // of its start: what ended it, if it ended early
+	lines *bufio.Reader   // what it prints
+	end   func()          // ends it; may be called again
+}
+
+// startWorker starts this program in h with a role. It ends with ctx, or when
+// end is called.
+func startWorker(ctx context.Context, h host, self string, r role) (_ *worker, err error) {
+	text, err := json.Marshal(r)
+	if err != nil {
+		return nil, err
+	}
+	var files []*os.File
+	defer func() {
+		if err != nil {
+			for _, f := range files {
+				f.Close()
+			}
+		}
+	}()
+	pipe := func() (r, w *os.File) {
+		if err == nil {
+			if r, w, err = os.Pipe(); err == nil {
+				files = append(files, r, w)
+			}
+		}
+		return r, w
+	}
+	stdin, input := pipe()
+	lines, stdout := pipe()
+	if err != nil {
+		return nil, err
+	}
+	p, err := h.Start(lab.Command{Argv: []string{self}, Env: []string{roleVariable + "=" + string(text)}, Stdin: stdin, Stdout: stdout})
+	if err != nil {
+		return nil, err
+	}
+	stdin.Close()
+	stdout.Close()
+	kill := context.AfterFunc(ctx, func() { _, _ = p.Kill() })
+	end := func() {
+		kill()
+		input.Close()
+		stopProcess(p)
+		lines.Close()
+	}
+	return &worker{p, ctx, bufio.NewReader(lines), sync.OnceFunc(end)}, nil
+}
+
+// line reads what the worker prints.
+func (w *worker) line() ([]byte, error) {
+	line, err := w.lines.ReadBytes('\n')
+	switch {
+	case err == nil:
+		return line, nil
+	case w.ctx.Err() != nil:
+		return nil, context.Cause(w.ctx)
+	}
+	return nil, fmt.Errorf("the load generator ended without a result: %w", cmp.Or(w.Wait(w.ctx), err))
 }
