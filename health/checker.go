@@ -18,6 +18,8 @@ type Options struct {
 	// Name is the backend's, in changes, causes and logs; empty: its Address.
 	Name string
 	// Address is the backend's: HOST:PORT, [IPV6]:PORT or unix:PATH. Required.
+	// A host name is resolved in each check, so that a name server that fails is
+	// a failed check: give an IP address where that is not wanted.
 	Address string
 	// Check says how to check; the zero value is a TCP check every second.
 	Check Check

@@ -100,12 +100,15 @@ func (p *probe) command(ctx context.Context) (missing string, cleanup func(), er
 	case <-ctx.Done():
 		killGroup()
 		return "end of the program", func() {
-			<-exited
-			killGroup() // what it forked while it was being killed
+			if err := <-exited; err == nil {
+				killGroup() // what it forked while it was being killed
+			}
 			_ = cmd.Wait()
 		}, ctx.Err()
 	case err := <-exited:
-		killGroup()
+		if err == nil {
+			killGroup()
+		}
 		if waitErr := cmd.Wait(); waitErr != nil && !errors.Is(waitErr, exec.ErrWaitDelay) {
 			err = waitErr
 		}

@@ -59,9 +59,12 @@ func (p *probe) run(ctx context.Context) (v verdict, cleanup func()) {
 	if err == nil {
 		return v, cleanup
 	}
-	where := p.name + " at " + p.target.String()
-	if p.check.Kind == Command {
-		where = p.name + " by " + p.program.path
+	where := p.name
+	switch at := p.target.String(); {
+	case p.check.Kind == Command:
+		where += " by " + p.program.path
+	case at != p.name:
+		where += " at " + at
 	}
 	if errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(ctx.Err(), context.DeadlineExceeded) {
 		v.timedOut = true
@@ -145,7 +148,7 @@ func (p *probe) http(stream net.Conn) error {
 	}
 	reader := bufio.NewReader(io.LimitReader(stream, 2*maxAnswer))
 	for {
-		response, err := http.ReadResponse(reader, nil)
+		response, err := http.ReadResponse(reader, nil) //nolint:bodyclose // that would read it to its end, which may never come
 		if err != nil {
 			return fmt.Errorf("answer to GET %s: %w", p.check.HTTP.Path, err)
 		}
@@ -168,8 +171,10 @@ func (p *probe) http(stream net.Conn) error {
 func (p *probe) exchange(stream net.Conn) (missing string, err error) {
 	expect := []byte(p.check.Exchange.Expect)
 	missing = fmt.Sprintf("%q", expect)
-	if _, err := io.WriteString(stream, p.check.Exchange.Send); err != nil {
-		return missing, err
+	// Who closes at once may have spoken before: a failed write is not the end.
+	var sendErr error
+	if send := p.check.Exchange.Send; send != "" {
+		_, sendErr = io.WriteString(stream, send)
 	}
 	answer := make([]byte, 0, 512)
 	for {
@@ -181,6 +186,8 @@ func (p *probe) exchange(stream net.Conn) (missing string, err error) {
 		switch {
 		case bytes.Contains(answer, expect):
 			return "", nil
+		case err != nil && sendErr != nil:
+			return missing, sendErr
 		case err == nil && len(answer) < maxAnswer:
 			continue
 		case err == nil:
