@@ -2,6 +2,7 @@ package relay
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -9,6 +10,8 @@ import (
 	"os"
 	"os/exec"
 	"strconv"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -83,15 +86,16 @@ func audit(p *pair) error {
 
 func (g *rig) audit(t *testing.T, what string) {
 	t.Helper()
+	var mu sync.Mutex
 	var err error
 	n := 0
 	g.ask(func(l *loop) {
+		mu.Lock()
+		defer mu.Unlock()
 		for _, p := range l.pairs {
 			if p.stage == stageOpen {
 				n++
-				if e := audit(p); e != nil {
-					err = e
-				}
+				err = errors.Join(err, audit(p))
 			}
 		}
 	})
@@ -186,9 +190,13 @@ func TestAccountOfHeldBytes(t *testing.T) {
 func awaitHeld(t *testing.T, g *rig) {
 	t.Helper()
 	for range 10_000 {
-		held := false
-		g.ask(func(l *loop) { held = len(l.pairs) == 1 && l.pairs[0].in.held() })
-		if held {
+		var held atomic.Bool
+		g.ask(func(l *loop) {
+			if len(l.pairs) == 1 && l.pairs[0].in.held() {
+				held.Store(true)
+			}
+		})
+		if held.Load() {
 			return
 		}
 	}

@@ -123,11 +123,9 @@ type pair struct {
 	stuckAt    int64
 	taken      uint64
 
-	endedFirst Side   // whose end of stream came first; ByRelay: nobody's yet
-	lastIn     int64  // when the client last sent something
-	unanswered bool   // and the backend has sent nothing since
-	atFIN      uint64 // in.written when the backend's end of stream came
-	owedAtFIN  bool   // some of it was not acknowledged then
+	endedFirst Side  // whose end of stream came first; ByRelay: nobody's yet
+	lastIn     int64 // when the client last sent something
+	unanswered bool  // and the backend has sent nothing since
 }
 
 // advance moves what can be moved and draws the consequences.
@@ -188,9 +186,6 @@ func (p *pair) pump(f *flow, direction int, src, dst *leg) (more bool) {
 			src.fail(0) // an error met while writing is no end of stream
 			if p.endedFirst == ByRelay {
 				p.endedFirst = src.side
-			}
-			if src.side == ByBackend && src.over == overFIN {
-				p.backendEnded()
 			}
 			return false
 		}
@@ -335,27 +330,26 @@ func (p *pair) passEnd(f *flow, dst *leg) {
 
 // answered reports whether a client that has not ended its own stream may be
 // given the backend's end of stream. That end looks the same whether the
-// backend meant it or was killed; what tells them apart is what becomes of the
-// client's bytes. If the client has spoken since the backend last did, its end
-// is held back until the backend's kernel has acknowledged bytes that came
-// after it (a half-close: it still listens), or answers them with a RST, or the
-// client has been quiet for a moment.
+// backend meant it or was killed, and a client that reads it takes it for "all
+// is well", also for bytes that it sends after. So it is held back while the
+// client is in the middle of saying something: it has spoken since the backend
+// last did, and has not been quiet for a moment since. If the backend is gone,
+// the client's next bytes draw a RST, and the client gets that instead.
 func (p *pair) answered() bool {
-	return !p.unanswered || p.owedAtFIN || p.in.written > p.atFIN || p.loop.now-p.lastIn >= int64(quietClient)
+	if p.backend.over != overFIN || p.out.passed || p.client.over != notOver {
+		return true // nobody asks
+	}
+	if p.unanswered && p.loop.now-p.lastIn < int64(quietClient) {
+		return false
+	}
+	unread, _ := sys.Unread(p.client.fd)
+	return unread == 0
 }
 
 // quietClient is how long a client must not have sent anything before an end of
 // stream that may be a crash is taken for a meant one. It is far above the gaps
 // within an upload and below what a person notices.
 const quietClient = 100 * time.Millisecond
-
-// backendEnded notes what the client was owed when the backend's end came.
-func (p *pair) backendEnded() {
-	p.atFIN, p.owedAtFIN = p.in.written, unacked(&p.backend) > 0
-	if p.unanswered {
-		p.at(&p.answeredAt, p.lastIn+int64(quietClient))
-	}
-}
 
 // awaitAcks arranges for another look if an end waits for acknowledgements.
 // The kernel has no event for "everything is acknowledged", so it is asked, at
@@ -364,6 +358,9 @@ func (p *pair) awaitAcks(in, out stream) {
 	owing := in.over != notOver && !in.held && !in.delivered() ||
 		out.over != notOver && !out.passed && !out.held && !(out.acked && (in.held || in.delivered()))
 	if !owing {
+		if !p.answered() {
+			p.at(&p.answeredAt, max(p.lastIn+int64(quietClient), p.loop.now+int64(minAckWait)))
+		}
 		return
 	}
 	p.ackWait = min(max(2*p.ackWait, int64(minAckWait)), int64(maxAckWait))
