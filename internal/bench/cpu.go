@@ -44,6 +44,40 @@ func cpuTime(pids []int) (time.Duration, error) {
 	return sum, nil
 }
 
+// machineTimes is how long all CPUs together were busy, and how long there were
+// CPUs, in ticks since the machine started.
+type machineTimes struct{ busy, all uint64 }
+
+func readMachineTimes() (machineTimes, error) {
+	text, err := os.ReadFile("/proc/stat")
+	if err != nil {
+		return machineTimes{}, err
+	}
+	first, _, _ := strings.Cut(string(text), "\n")
+	return parseMachineTimes(first)
+}
+
+// parseMachineTimes reads "cpu user nice system idle iowait irq softirq steal
+// guest guest_nice"; the guests' time is part of user and nice.
+func parseMachineTimes(line string) (machineTimes, error) {
+	var t machineTimes
+	fields := strings.Fields(line)
+	if len(fields) < 9 || fields[0] != "cpu" {
+		return t, fmt.Errorf("/proc/stat: unexpected line %q", line)
+	}
+	for i, field := range fields[1:9] {
+		n, err := strconv.ParseUint(field, 10, 64)
+		if err != nil {
+			return t, fmt.Errorf("/proc/stat: %w", err)
+		}
+		t.all += n
+		if i != 3 && i != 4 { // idle, iowait
+			t.busy += n
+		}
+	}
+	return t, nil
+}
+
 // processTree returns root and all its descendants, as they are now.
 func processTree(root int) ([]int, error) {
 	entries, err := os.ReadDir("/proc")

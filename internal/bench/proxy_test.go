@@ -104,6 +104,19 @@ func TestProcessTreeHasChildren(t *testing.T) {
 	}
 }
 
+func TestMachineTimes(t *testing.T) {
+	got, err := parseMachineTimes("cpu  1 2 4 100 200 8 16 32 1 0")
+	if want := (machineTimes{busy: 63, all: 363}); err != nil || got != want {
+		t.Errorf("got %+v, %v; want %+v", got, err, want)
+	}
+	if _, err := parseMachineTimes("intr 1 2 3"); err == nil {
+		t.Error("another line is no error")
+	}
+	if now, err := readMachineTimes(); err != nil || now.busy == 0 || now.busy > now.all {
+		t.Errorf("this machine: %+v, %v", now, err)
+	}
+}
+
 func TestPSSOf(t *testing.T) {
 	rollup := "00400000-7fff [rollup]\nRss:    4000 kB\nPss:                1234 kB\nPss_Dirty:  99 kB\n"
 	if kb, err := pssOf(rollup); err != nil || kb != 1234 {

@@ -8,16 +8,19 @@ import (
 // A Report is everything a run measured and under what conditions; it is what
 // -json writes.
 type Report struct {
-	Started    time.Time        `json:"started"`
-	Commit     string           `json:"commit"` // of this program, "+" when the tree had changes
-	Kernel     string           `json:"kernel"`
-	CPUs       int              `json:"cpus"`
-	CPU        string           `json:"cpu"`
-	Go         string           `json:"go"`
-	Network    string           `json:"network"`
-	Family     int              `json:"family"`
-	Rounds     int              `json:"rounds"`
-	Seconds    float64          `json:"seconds"` // length of a cell
+	Started time.Time `json:"started"`
+	Commit  string    `json:"commit"` // of this program, "+" when the tree had changes
+	Kernel  string    `json:"kernel"`
+	CPUs    int       `json:"cpus"`
+	CPU     string    `json:"cpu"`
+	Go      string    `json:"go"`
+	Network string    `json:"network"`
+	Family  int       `json:"family"`
+	Rounds  int       `json:"rounds"`
+	Seconds float64   `json:"seconds"` // length of a cell
+	// Background is the share of the CPUs that others used just before each
+	// row of each round, when nothing of this run was at work, 0..1.
+	Background []float64        `json:"background"`
 	Candidates []CandidateState `json:"candidates"`
 	Rows       []Row            `json:"rows"`
 	Samples    []Sample         `json:"samples"`

@@ -113,6 +113,11 @@ func (r *runner) rounds(ctx context.Context, report *Report) error {
 		}
 		fmt.Fprintln(r.progress)
 		for _, row := range r.rows {
+			busy, err := r.background(ctx)
+			if err != nil {
+				return err
+			}
+			report.Background = append(report.Background, busy)
 			for i := range r.stands {
 				// Rotated, so that no candidate always follows the same one.
 				s := r.stands[(i+round-1)%len(r.stands)]
@@ -133,6 +138,24 @@ func (r *runner) rounds(ctx context.Context, report *Report) error {
 		}
 	}
 	return nil
+}
+
+// background measures how busy the machine is while this run does nothing.
+func (r *runner) background(ctx context.Context) (share float64, err error) {
+	before, err := readMachineTimes()
+	if err != nil {
+		return 0, err
+	}
+	select {
+	case <-time.After(100 * time.Millisecond):
+	case <-ctx.Done():
+		return 0, context.Cause(ctx)
+	}
+	after, err := readMachineTimes()
+	if err != nil || after.all == before.all {
+		return 0, err
+	}
+	return float64(after.busy-before.busy) / float64(after.all-before.all), nil
 }
 
 // cell measures one row on one candidate, once.

@@ -4,9 +4,14 @@ import (
 	"cmp"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"text/tabwriter"
 )
+
+// tooBusy is the share of the CPUs that others may use before the figures say
+// more about them than about the candidates.
+const tooBusy = 0.05
 
 // WriteTable prints the report for people: a block for each row, then the
 // targets.
@@ -28,6 +33,17 @@ func (r *Report) WriteTable(w io.Writer) error {
 func (r *Report) header(b *strings.Builder) {
 	fmt.Fprintf(b, "Linux %s, %d x %s, %s, commit %s\n", r.Kernel, r.CPUs, cmp.Or(r.CPU, "CPU"), r.Go, cmp.Or(r.Commit, "unknown"))
 	fmt.Fprintf(b, "%s, IPv%d, %d rounds of %gs cells, %s\n", r.Network, r.Family, r.Rounds, r.Seconds, r.Started.UTC().Format("2006-01-02 15:04 UTC"))
+	if len(r.Background) > 0 {
+		var mean float64
+		for _, share := range r.Background {
+			mean += share / float64(len(r.Background))
+		}
+		fmt.Fprintf(b, "others used %.0f %% of the CPUs on average, %.0f %% at most", 100*mean, 100*slices.Max(r.Background))
+		if mean > tooBusy {
+			fmt.Fprint(b, ": TOO MUCH, the ratios below are not to be trusted")
+		}
+		fmt.Fprintln(b)
+	}
 	for _, c := range r.Candidates {
 		switch {
 		case c.Skipped != "":

@@ -23,7 +23,7 @@ func sampleReport(t *testing.T) *Report {
 	}
 	r := &Report{
 		Started: time.Date(2026, 3, 4, 5, 6, 0, 0, time.UTC), Commit: "0123456789ab+", Kernel: "6.18.0", CPUs: 2, CPU: "Example 9000", Go: "go1.26.0",
-		Network: "three hosts", Family: 6, Rounds: 3, Seconds: 1, Rows: rows,
+		Network: "three hosts", Family: 6, Rounds: 3, Seconds: 1, Rows: rows, Background: []float64{0.01, 0.02, 0.15},
 		Candidates: []CandidateState{
 			{Name: direct}, {Name: haproxy, Version: "HAProxy 2.6"}, {Name: haproxyAuto, Version: "HAProxy 2.6"},
 			{Name: nginx, Skipped: "nginx is not installed (Debian package nginx)"}, {Name: holdfast, Version: "holdfast devel"},
