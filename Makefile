@@ -11,8 +11,8 @@ TOOLS ?= $(CURDIR)/bin/tools
 GOLANGCI_LINT_VERSION := v2.15.0
 GOLANGCI_LINT := $(TOOLS)/golangci-lint-$(GOLANGCI_LINT_VERSION)
 
-# The scenes that show the main job; all scenes: bin/holdfast demo.
-DEMO ?=
+# What is handed on to the programs: DEMOFLAGS='--seed 7', TESTFLAGS='-run Ending', BENCHFLAGS=-quick.
+DEMOFLAGS ?=
 SCENE ?=
 N ?= 100
 FAMILY ?= both
@@ -32,7 +32,7 @@ build: ## bin/holdfast: one static binary
 demo: ## the main job, shown in a laboratory of network namespaces (root; under a minute)
 	@scripts/setup demo
 	@CGO_ENABLED=0 $(GO) build -trimpath -o bin/holdfast ./cmd/holdfast
-	@bin/holdfast demo $(DEMO)
+	@bin/holdfast demo --short $(DEMOFLAGS)
 
 # One package at a time: what one test does to the machine must not be what another one measures.
 # The seeds are fixed, so that a failure is the same failure for everybody.
@@ -44,11 +44,11 @@ test: ## every test once, as root with nothing left out; ends with what was left
 check: ## what a change must pass before it is sent: fmt, vet, lint, generated files, tests
 	.ci/run
 
-campaign: ## SCENE=name [N=100] [FAMILY=4|6|both]: a scene at N random moments, and the distribution
+campaign: ## SCENE=name [N=100] [FAMILY=4|6|both]: a scene at N random moments, as distributions
 	@[ -n "$(SCENE)" ] || { echo "usage: make campaign SCENE=name [N=100] [FAMILY=4|6|both]"; exit 2; }
 	@scripts/setup test
 	@CGO_ENABLED=0 $(GO) build -trimpath -o bin/holdfast ./cmd/holdfast
-	@bin/holdfast demo --family $(FAMILY) --repeat $(N) $(SCENE)
+	@bin/holdfast demo $(SCENE) --runs $(N) --family $(FAMILY) $(DEMOFLAGS)
 
 bench: ## the relay beside direct, HAProxy, HAProxy with splice and nginx stream: table, and bin/bench.json
 	@scripts/setup bench
