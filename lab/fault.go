@@ -13,6 +13,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/holdfast-net/holdfast/internal/rtnl"
 )
 
 // Die kills the host as a power cut does: from the returned instant on no
@@ -69,7 +71,7 @@ func (h *Host) AddAddress(iface string, a netip.Prefix) (time.Time, error) {
 	index, err := h.nl.Index(iface)
 	at := time.Now()
 	if err == nil {
-		err = h.addAddress(index, a)
+		err = h.addAddress(index, rtnl.Address{Prefix: a, NoDAD: true})
 	}
 	return h.fault(at, "add address "+a.String(), err)
 }

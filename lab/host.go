@@ -126,7 +126,9 @@ func setSysctls(settings []Sysctl) error {
 func (h *Host) configure() error {
 	for _, k := range h.links {
 		for _, a := range k.spec.Addresses {
-			if err := h.addAddress(k.index, a); err != nil {
+			// With detection, although it is over at once (accept_dad is 0):
+			// awaitLinks sees by it when neighbours can find the address.
+			if err := h.addAddress(k.index, rtnl.Address{Prefix: a}); err != nil {
 				return err
 			}
 		}
@@ -136,17 +138,23 @@ func (h *Host) configure() error {
 			return err
 		}
 	}
+	if h.spec.Role == Middlebox {
+		if err := h.openMiddlebox(); err != nil {
+			return err
+		}
+	}
 	return h.ns.Do(func() error { return setSysctls(h.spec.Sysctls) })
 }
 
 // addAddress adds an address, and the route to its network where that has to
 // say more than the kernel's own.
-func (h *Host) addAddress(index int, a netip.Prefix) error {
-	err := h.nl.AddAddress(index, rtnl.Address{Prefix: a, NoPrefixRoute: h.congestion != ""})
-	if err != nil || h.congestion == "" || a.IsSingleIP() {
+func (h *Host) addAddress(index int, a rtnl.Address) error {
+	a.NoPrefixRoute = h.congestion != ""
+	err := h.nl.AddAddress(index, a)
+	if err != nil || h.congestion == "" || a.Prefix.IsSingleIP() {
 		return err
 	}
-	err = h.nl.AddRoute(rtnl.Route{To: a.Masked(), Index: index, CongestionControl: h.congestion})
+	err = h.nl.AddRoute(rtnl.Route{To: a.Prefix.Masked(), Index: index, CongestionControl: h.congestion})
 	if errors.Is(err, fs.ErrExist) { // by another address of the same network
 		return nil
 	}

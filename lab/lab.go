@@ -214,7 +214,7 @@ func (k *Link) makeVeth() error {
 }
 
 // awaitLinks waits until the kernel has taken note that every link is up at
-// both ends; it does so on its own time.
+// both ends, and answers for its addresses; it does so on its own time.
 func (l *Lab) awaitLinks(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
@@ -230,7 +230,11 @@ func (l *Lab) awaitLinks(ctx context.Context) error {
 			if err != nil {
 				return err
 			}
-			if here && there {
+			tentative, err := k.host.nl.Tentative(k.index)
+			if err != nil {
+				return err
+			}
+			if here && there && !tentative {
 				break
 			}
 			select {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"syscall"
 
 	"github.com/vishvananda/netlink"
@@ -51,13 +52,15 @@ func (h *Handle) Index(name string) (int, error) {
 	return l.Attrs().Index, nil
 }
 
-// Running reports whether the link is up and its other end is too.
+// Running reports whether the link is up and its other end is too, as far as
+// the kernel knows: of a TAP device it does not.
 func (h *Handle) Running(index int) (bool, error) {
 	l, err := h.h.LinkByIndex(index)
 	if err != nil {
 		return false, opErr("read link", fmt.Sprint(index), err)
 	}
-	return l.Attrs().OperState == netlink.OperUp, nil
+	state := l.Attrs().OperState
+	return state == netlink.OperUp || state == netlink.OperUnknown && l.Type() == "tuntap", nil
 }
 
 // SetUp sets the link called name up.
@@ -166,7 +169,8 @@ func (h *Handle) DeleteForwarding(index int, mac net.HardwareAddr) error {
 
 // Flags of an address that the netlink library does not name.
 const (
-	flagNoDAD         = 0x02  // IFA_F_NODAD: usable at once
+	flagNoDAD         = 0x02  // IFA_F_NODAD
+	flagTentative     = 0x40  // IFA_F_TENTATIVE
 	flagNoPrefixRoute = 0x200 // IFA_F_NOPREFIXROUTE
 )
 
@@ -175,6 +179,10 @@ type Address struct {
 	Prefix netip.Prefix // the address itself, with the length of its network
 	// NoPrefixRoute leaves the route to the address's network to the caller.
 	NoPrefixRoute bool
+	// NoDAD makes an IPv6 address usable at once, without duplicate address
+	// detection. The kernel joins the address's solicited-node group a little
+	// later, and does not say when.
+	NoDAD bool
 }
 
 func ipNet(p netip.Prefix) *net.IPNet {
@@ -183,7 +191,7 @@ func ipNet(p netip.Prefix) *net.IPNet {
 
 func (a Address) toNetlink() *netlink.Addr {
 	addr := &netlink.Addr{IPNet: ipNet(a.Prefix)}
-	if a.Prefix.Addr().Is6() {
+	if a.NoDAD && a.Prefix.Addr().Is6() {
 		addr.Flags |= flagNoDAD
 	}
 	if a.NoPrefixRoute {
@@ -192,8 +200,7 @@ func (a Address) toNetlink() *netlink.Addr {
 	return addr
 }
 
-// AddAddress gives a link an address, usable at once (no duplicate address
-// detection).
+// AddAddress gives a link an address.
 func (h *Handle) AddAddress(index int, a Address) error {
 	return opErr("add address", a.Prefix.String(), h.h.AddrAdd(byIndex(index), a.toNetlink()))
 }
@@ -201,6 +208,16 @@ func (h *Handle) AddAddress(index int, a Address) error {
 // DeleteAddress takes an address from a link.
 func (h *Handle) DeleteAddress(index int, a netip.Prefix) error {
 	return opErr("delete address", a.String(), h.h.AddrDel(byIndex(index), &netlink.Addr{IPNet: ipNet(a)}))
+}
+
+// Tentative reports whether the link has an IPv6 address that cannot be used
+// yet: neighbours would get no answer for it.
+func (h *Handle) Tentative(index int) (bool, error) {
+	addrs, err := h.h.AddrList(byIndex(index), syscall.AF_INET6)
+	if err != nil {
+		return false, opErr("list addresses of link", fmt.Sprint(index), err)
+	}
+	return slices.ContainsFunc(addrs, func(a netlink.Addr) bool { return a.Flags&flagTentative != 0 }), nil
 }
 
 // Route is an entry of the main routing table.
