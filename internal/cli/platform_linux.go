@@ -3,4 +3,4 @@ package cli
 import "github.com/spf13/cobra"
 
 // platformCommands are the commands that need Linux.
-func platformCommands(s Streams) []*cobra.Command { return nil }
+func platformCommands(s Streams) []*cobra.Command { return []*cobra.Command{newRelay(s)} }
