@@ -48,8 +48,9 @@ var packages = map[string]int{
 	"internal/bench": 31,
 	"internal/scene": 32,
 
-	"internal/cli": 42,
-	"cmd/holdfast": 43,
+	"internal/daemon": 41,
+	"internal/cli":    42,
+	"cmd/holdfast":    43,
 
 	".":                  49, // documentation and this test
 	"scripts/testreport": 49, // a tool of the Makefile
@@ -59,6 +60,14 @@ var packages = map[string]int{
 // Tests may also import what testEdges allows.
 var edges = []edge{
 	{"cmd/holdfast", "internal/cli", "the program is its command line"},
+	{"internal/cli", "balance", "the words for its policies"},
+	{"internal/cli", "health", "flags become a check"},
+	{"internal/cli", "internal/daemon", "what the relay command runs"},
+	{"internal/cli", "relay", "flags become a service"},
+	{"internal/daemon", "health", "what a check finds reaches the relay"},
+	{"internal/daemon", "internal/probe", "a port in use names its holder"},
+	{"internal/daemon", "internal/sys", "how many connections the descriptors allow"},
+	{"internal/daemon", "relay", "it runs the relay's services"},
 	{"internal/bench", "internal/sys", "a load generator that is no bottleneck: epoll and raw sockets"},
 	{"internal/bench", "lab", "client, proxy and backend are hosts of their own"},
 	{"health", "internal/sys", "an exit is awaited without being reaped, so that the group can still be killed"},

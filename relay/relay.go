@@ -135,9 +135,23 @@ func (r *Relay) Close() error {
 	return nil
 }
 
+// A ListenError says which of a service's addresses could not be listened on.
+// errors.Is finds the cause, such as syscall.EADDRINUSE.
+type ListenError struct {
+	Address Address
+	Err     error
+}
+
+// Error names the address and the cause.
+func (e *ListenError) Error() string {
+	return "relay: listening on " + e.Address.String() + ": " + e.Err.Error()
+}
+
+// Unwrap returns the cause.
+func (e *ListenError) Unwrap() error { return e.Err }
+
 // Listen adds a service and binds its listeners, whether the relay runs yet or
-// not. The error says which address could not be bound; errors.Is finds the
-// cause, such as syscall.EADDRINUSE.
+// not. An address that cannot be listened on is a [*ListenError].
 func (r *Relay) Listen(opts ServiceOptions) (*Service, error) {
 	s, err := newService(r, opts)
 	if err != nil {
@@ -180,12 +194,12 @@ func (r *Relay) leastLoaded(asking *loop) *loop {
 func listenSocket(a Address, backlog int) (fd int, err error) {
 	fd, errno := sys.Socket(a.ip.Addr())
 	if errno != 0 {
-		return -1, fmt.Errorf("relay: listening on %s: %w", a, os.NewSyscallError("socket", errno))
+		return -1, &ListenError{Address: a, Err: os.NewSyscallError("socket", errno)}
 	}
 	defer func() {
 		if err != nil {
 			sys.Close(fd)
-			err = fmt.Errorf("relay: listening on %s: %w", a, err)
+			err = &ListenError{Address: a, Err: err}
 		}
 	}()
 	if !a.IsUnix() {

@@ -72,7 +72,7 @@ func (s *Service) listen() error {
 			local, err := sys.LocalAddr(fd)
 			if err != nil {
 				sys.Close(fd)
-				return fmt.Errorf("relay: listening on %s: %w", a, err)
+				return &ListenError{Address: a, Err: err}
 			}
 			a = AddressFrom(local)
 		}

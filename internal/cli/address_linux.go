@@ -17,7 +17,7 @@ import (
 // address of both families, which are two sockets.
 func parseListen(s string, ipv6 bool) ([]relay.Address, error) {
 	port, ok := strings.CutPrefix(s, ":")
-	if !ok {
+	if !ok || strings.Contains(port, ":") {
 		a, err := relay.ParseAddress(s)
 		if err != nil {
 			return nil, listenHint(s, err)

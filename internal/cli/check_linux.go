@@ -7,7 +7,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/spf13/pflag"
+	"github.com/spf13/cobra"
 
 	"github.com/holdfast-net/holdfast/health"
 )
@@ -57,7 +57,8 @@ var checkNeeds = []struct {
 	{"check-rise", []string{"tcp", "http", "exchange", "command"}},
 }
 
-func (f *checkFlags) register(flags *pflag.FlagSet) {
+func (f *checkFlags) register(cmd *cobra.Command) {
+	flags := cmd.Flags()
 	flags.StringVar(&f.kind, "check", "tcp", "how backends are checked: "+strings.Join(checkKinds, ", "))
 	flags.StringVar(&f.path, "check-path", "/", "http: the `path` to get")
 	flags.StringVar(&f.status, "check-status", "200-399", "http: which `status` is well, as 200-299,404")
@@ -77,7 +78,7 @@ func (f *checkFlags) register(flags *pflag.FlagSet) {
 }
 
 // contradictions lists what the flags say that goes together with nothing.
-func (f *checkFlags) contradictions(flags *pflag.FlagSet) []error {
+func (f *checkFlags) contradictions(cmd *cobra.Command) []error {
 	var errs []error
 	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
 	if !slices.Contains(checkKinds, f.kind) {
@@ -85,12 +86,12 @@ func (f *checkFlags) contradictions(flags *pflag.FlagSet) []error {
 		return errs
 	}
 	for _, n := range checkNeeds {
-		if flags.Changed(n.flag) && !slices.Contains(n.kinds, f.kind) {
+		if cmd.Flags().Changed(n.flag) && !slices.Contains(n.kinds, f.kind) {
 			bad("--%s needs --check %s; this is --check %s", n.flag, strings.Join(n.kinds, " or "), f.kind)
 		}
 	}
 	for _, name := range []string{"check-server-name", "check-insecure"} {
-		if flags.Changed(name) && !f.tls {
+		if cmd.Flags().Changed(name) && !f.tls {
 			bad("--%s needs --check-tls", name)
 		}
 	}
@@ -103,7 +104,7 @@ func (f *checkFlags) contradictions(flags *pflag.FlagSet) []error {
 	if f.kind == "exchange" && f.expect == "" {
 		bad("--check exchange needs --check-expect TEXT: what a healthy backend answers")
 	}
-	if f.port < 0 || f.port > 65535 || flags.Changed("check-port") && f.port == 0 {
+	if f.port < 0 || f.port > 65535 || cmd.Flags().Changed("check-port") && f.port == 0 {
 		bad("--check-port: %d is not a port number", f.port)
 	}
 	return errs
@@ -119,9 +120,9 @@ func unescape(s string) (string, error) {
 }
 
 // parse makes a health.Check of the flags, and lists everything wrong with them.
-func (f *checkFlags) parse(flags *pflag.FlagSet) (health.Check, []error) {
+func (f *checkFlags) parse(cmd *cobra.Command) (health.Check, []error) {
 	c := health.Check{}
-	errs := f.contradictions(flags)
+	errs := f.contradictions(cmd)
 	if len(errs) > 0 {
 		return c, errs
 	}
@@ -137,7 +138,7 @@ func (f *checkFlags) parse(flags *pflag.FlagSet) (health.Check, []error) {
 		c.HTTP = health.HTTPCheck{Path: f.path, Host: f.host, Status: f.status}
 	case health.Exchange:
 		for flag, to := range map[string]*string{"check-send": &c.Exchange.Send, "check-expect": &c.Exchange.Expect} {
-			if *to, err = unescape(flags.Lookup(flag).Value.String()); err != nil {
+			if *to, err = unescape(cmd.Flags().Lookup(flag).Value.String()); err != nil {
 				bad(flag, "%w", err)
 			}
 		}

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"net/netip"
 	"os"
 	"os/signal"
+	"runtime"
 	"strings"
 	"syscall"
 	"time"
@@ -83,9 +85,9 @@ told by a reset. A second signal tells everybody at once.`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			switch {
 			case len(args) == 0:
-				return usage(cmd, errors.New("where to listen and at least one backend are missing: holdfast relay LISTEN BACKEND..."))
+				return usage(cmd, errors.New("LISTEN and BACKEND are missing: where clients connect, and who serves them"))
 			case len(args) == 1:
-				return usage(cmd, fmt.Errorf("a backend is missing: holdfast relay %s BACKEND...", args[0]))
+				return usage(cmd, fmt.Errorf("BACKEND is missing: who serves the clients that connect to %s", args[0]))
 			}
 			return nil
 		},
@@ -115,7 +117,7 @@ func (f *relayFlags) register(cmd *cobra.Command) {
 	flags.DurationVar(&f.drainTimeout, "drain-timeout", 0, "end what is left of a draining backend, or after a signal, after this long; 0 is no bound")
 	flags.DurationVar(&f.drainIdle, "drain-idle", 0, "end a draining connection on which nothing moved for this long; 0 is no bound")
 	flags.StringArrayVar(&f.allow, "allow", nil, "a `network` that clients may come from, as 10.0.0.0/8; may be repeated (default: all)")
-	f.check.register(flags)
+	f.check.register(cmd)
 	flags.StringVar(&f.events, "events", "", "write a JSON line for each ended connection and each change of a backend to this `file`; - is standard output")
 	flags.StringVar(&f.logLevel, "log-level", "info", "debug, info, warn or error; debug logs every connection")
 	flags.StringVar(&f.logFormat, "log-format", "text", "text or json")
@@ -129,7 +131,7 @@ func (f *relayFlags) register(cmd *cobra.Command) {
 		"check":           checkKinds,
 	} {
 		// It fails only for a flag that does not exist, which a test would see.
-		_ = cmd.RegisterFlagCompletionFunc(name, cobra.FixedCompletions(cobra.AppendActiveHelp(values, ""), cobra.ShellCompDirectiveNoFileComp))
+		_ = cmd.RegisterFlagCompletionFunc(name, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp))
 	}
 }
 
@@ -235,7 +237,7 @@ func (f *relayFlags) parse(cmd *cobra.Command, args []string) (*relayRun, error)
 	if f.loops < 0 || f.loops > 1024 {
 		flagErr("loops", fmt.Errorf("%d is not from 0 to 1024", f.loops))
 	}
-	check, checkErrs := f.check.parse(cmd.Flags())
+	check, checkErrs := f.check.parse(cmd)
 	errs = append(errs, checkErrs...)
 	if len(checkErrs) == 0 {
 		for _, b := range run.backends {
@@ -320,6 +322,7 @@ func (r *relayRun) run(ctx context.Context, s Streams) (err error) {
 		events = f
 	}
 
+	spareProcessors(r.loops)
 	d, err := daemon.New(daemon.Options{
 		Loops: r.loops, Services: []daemon.ServiceOptions{r.service}, Logger: log, Events: events,
 	})
@@ -328,6 +331,15 @@ func (r *relayRun) run(ctx context.Context, s Streams) (err error) {
 	}
 	defer func() { err = errors.Join(err, d.Close()) }()
 	return d.Serve(ctx, signals)
+}
+
+// spareProcessors leaves the Go scheduler room beside the event loops, as
+// package relay advises, unless the user has decided.
+func spareProcessors(loops int) {
+	const spare = 2
+	if os.Getenv("GOMAXPROCS") == "" {
+		runtime.GOMAXPROCS(cmp.Or(loops, runtime.NumCPU()) + spare)
+	}
 }
 
 func joinAddrs(addrs []netip.Addr) string {

@@ -45,7 +45,6 @@ func newService(r *relay.Relay, o ServiceOptions, events *eventWriter, log *slog
 	var names []string
 	addresses := make(map[string]relay.Address)
 	for _, b := range o.Relay.Backends {
-		b := b
 		addresses[b.Name] = b.Address
 		names = append(names, b.Name)
 		c, err := health.New(health.Options{
