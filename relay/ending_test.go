@@ -302,6 +302,7 @@ func TestOperator(t *testing.T) {
 
 		client = dial(t, s.Addrs()[0])
 		server = b.next(t)
+		pass(t, client, server, []byte("x"))
 		if n, err := s.ResetBackend("b1"); n != 1 || err != nil {
 			t.Fatalf("ResetBackend: %d, %v", n, err)
 		}
@@ -310,6 +311,7 @@ func TestOperator(t *testing.T) {
 
 		client = dial(t, s.Addrs()[0])
 		server = b.next(t)
+		pass(t, client, server, []byte("x"))
 		back := s.Backends()[0].Backend
 		back.Weight = 0
 		if err := s.SetBackend(back); err != nil {

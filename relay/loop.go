@@ -253,7 +253,8 @@ type listener struct {
 	service *Service
 	fd      int
 	addr    Address
-	refs    int // loops that still watch it; guarded by service.mu
+	file    os.FileInfo // of a unix socket, so that only our own is removed
+	refs    int         // loops that still watch it; guarded by service.mu
 }
 
 func (l *loop) addListener(ln *listener) {

@@ -191,36 +191,35 @@ func (r *Relay) leastLoaded(asking *loop) *loop {
 }
 
 // listenSocket makes a listening socket.
-func listenSocket(a Address, backlog int) (fd int, err error) {
+func listenSocket(a Address, backlog int) (int, error) {
 	fd, errno := sys.Socket(a.ip.Addr())
 	if errno != 0 {
 		return -1, &ListenError{Address: a, Err: os.NewSyscallError("socket", errno)}
 	}
-	defer func() {
-		if err != nil {
-			sys.Close(fd)
-			err = &ListenError{Address: a, Err: err}
-		}
-	}()
+	if err := prepareListener(fd, a, backlog); err != nil {
+		sys.Close(fd)
+		return -1, &ListenError{Address: a, Err: err}
+	}
+	return fd, nil
+}
+
+func prepareListener(fd int, a Address, backlog int) error {
 	if !a.IsUnix() {
 		if errno := sys.SetReuseAddr(fd); errno != 0 {
-			return -1, os.NewSyscallError("setsockopt SO_REUSEADDR", errno)
+			return os.NewSyscallError("setsockopt SO_REUSEADDR", errno)
 		}
 		// Accepted sockets inherit it. A failure costs latency only.
 		_ = sys.SetNoDelay(fd)
 	}
 	if a.ip.Addr().Is6() {
 		if errno := sys.SetV6Only(fd); errno != 0 {
-			return -1, os.NewSyscallError("setsockopt IPV6_V6ONLY", errno)
+			return os.NewSyscallError("setsockopt IPV6_V6ONLY", errno)
 		}
 	}
 	if err := sys.Bind(fd, a.ip, a.path); err != nil {
-		return -1, err
+		return err
 	}
-	if err := sys.Listen(fd, backlog); err != nil {
-		return -1, err
-	}
-	return fd, nil
+	return sys.Listen(fd, backlog)
 }
 
 // Connection is one connection as it stands.

@@ -68,15 +68,18 @@ func (s *Service) listen() error {
 		if err != nil {
 			return err
 		}
-		if !a.IsUnix() {
-			local, err := sys.LocalAddr(fd)
-			if err != nil {
-				sys.Close(fd)
-				return &ListenError{Address: a, Err: err}
-			}
-			a = AddressFrom(local)
+		ln := &listener{service: s, fd: fd, addr: a}
+		s.listeners = append(s.listeners, ln)
+		if a.IsUnix() {
+			ln.file, err = os.Lstat(a.path)
+		} else {
+			var local netip.AddrPort
+			local, err = sys.LocalAddr(fd)
+			ln.addr = AddressFrom(local)
 		}
-		s.listeners = append(s.listeners, &listener{service: s, fd: fd, addr: a})
+		if err != nil {
+			return &ListenError{Address: a, Err: err}
+		}
 	}
 	if s.options.Name == "" {
 		s.options.Name = s.listeners[0].addr.String()
@@ -94,8 +97,12 @@ func (s *Service) closeSockets() {
 
 func closeListener(ln *listener) {
 	sys.Close(ln.fd)
-	if ln.addr.IsUnix() {
-		_ = os.Remove(ln.addr.path) // somebody may have removed it before
+	if ln.file == nil {
+		return
+	}
+	// A successor may have put its own socket in the same place meanwhile.
+	if now, err := os.Lstat(ln.addr.path); err == nil && os.SameFile(now, ln.file) {
+		_ = os.Remove(ln.addr.path)
 	}
 }
 
