@@ -62,8 +62,10 @@ func (r *Report) block(b *strings.Builder, row Row) {
 	head := []string{""}
 	for i, m := range row.Metrics {
 		head = append(head, m.Title)
-		for _, reference := range r.references(row, i) {
-			head = append(head, "x "+reference)
+		for j, reference := range row.References {
+			if m.Ratio && (i == 0 || j == 0) && r.measured(reference) {
+				head = append(head, "x "+reference)
+			}
 		}
 	}
 	fmt.Fprintln(tw, strings.Join(head, "\t")+"\t")
@@ -80,8 +82,10 @@ func (r *Report) block(b *strings.Builder, row Row) {
 				}
 			}
 			line = append(line, value)
-			for _, reference := range r.references(row, i) {
-				line = append(line, ratioText(result.Ratios[reference], c.Name == reference))
+			for j, reference := range row.References {
+				if m.Ratio && (i == 0 || j == 0) && r.measured(reference) {
+					line = append(line, ratioText(result.Ratios[reference], c.Name == reference))
+				}
 			}
 		}
 		if measured {
@@ -89,6 +93,15 @@ func (r *Report) block(b *strings.Builder, row Row) {
 		}
 	}
 	_ = tw.Flush() // into memory
+}
+
+func (r *Report) measured(candidate string) bool {
+	for _, s := range r.Samples {
+		if s.Candidate == candidate {
+			return true
+		}
+	}
+	return false
 }
 
 func ratioText(s Spread, self bool) string {

@@ -36,13 +36,19 @@ type RelayEvent struct {
 
 	State string `json:"state"` // of a backend: "up" or "down"
 
-	Client      string `json:"client"` // of a connection that ended
-	Cause       string `json:"cause"`
-	By          string `json:"by"`
-	ToldClient  string `json:"told_client"`
-	ToldBackend string `json:"told_backend"`
-	Detail      string `json:"detail"`
+	Client      string  `json:"client"` // of a connection that ended
+	Age         float64 `json:"age"`    // seconds
+	Cause       string  `json:"cause"`
+	By          string  `json:"by"`
+	ToldClient  string  `json:"told_client"`
+	ToldBackend string  `json:"told_backend"`
+	Detail      string  `json:"detail"`
+
+	Count int `json:"count"` // events that were lost
 }
+
+// Began returns when a connection that has ended was accepted.
+func (e RelayEvent) Began() time.Time { return e.Time.Add(-time.Duration(e.Age * 1e9)) }
 
 // StartRelay runs `holdfast relay` with args in the host, as the user nobody,
 // and waits until it is ready.

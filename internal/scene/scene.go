@@ -51,7 +51,11 @@ func (v Variant) String() string {
 
 // All lists the scenes in the order in which a reader should meet them.
 func All() []Scene {
-	return []Scene{HalfOpen(), PortInUse()}
+	return []Scene{
+		BackendDies(),
+		HalfOpen(),
+		PortInUse(),
+	}
 }
 
 // Find returns the scene of that name.

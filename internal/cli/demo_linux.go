@@ -1,0 +1,293 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os/signal"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/holdfast-net/holdfast/internal/scene"
+	"github.com/holdfast-net/holdfast/lab"
+	"github.com/holdfast-net/holdfast/lab/traffic"
+)
+
+// demoFlags are what the demo command was given.
+type demoFlags struct {
+	family string
+	seed   uint64
+	runs   int
+	policy string
+	fault  string
+	short  bool
+	output string
+}
+
+func newDemo(s Streams) *cobra.Command {
+	var f demoFlags
+	cmd := &cobra.Command{
+		Use:   "demo [SCENE...]",
+		Short: "Play scenes in a laboratory of network namespaces; without a name: list them",
+		Long: `Play scenes: each builds a network of namespaces on this machine, runs real
+traffic that checks every byte, breaks something, and says with figures whether
+what was promised came true. Nothing outside of the laboratory is touched, and
+nothing of it is left behind, however the command ends. It needs root.
+
+Without a name, the scenes are listed. With --runs, each is repeated with its
+fault at that many random moments, and the distribution of every figure printed.
+The exit code is 1 if anything was not as it must be.`,
+		Example: `  holdfast demo
+  holdfast demo backend-dies
+  holdfast demo backend-dies --family 6 --policy drain
+  holdfast demo backend-dies --runs 100 -o json`,
+		ValidArgsFunction: func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+			var names []string
+			for _, sc := range scene.All() {
+				names = append(names, sc.Name+"\t"+sc.Title)
+			}
+			return names, cobra.ShellCompDirectiveNoFileComp
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 && !f.short {
+				return listScenes(s.Out)
+			}
+			d, err := f.parse(cmd, args)
+			if err != nil {
+				return usage(cmd, err)
+			}
+			return d.run(cmd.Context(), s)
+		},
+	}
+	flags := cmd.Flags()
+	flags.SortFlags = false
+	flags.StringVar(&f.family, "family", "both", "the address `family`: 4, 6 or both")
+	flags.StringVar(&f.policy, "policy", "", "only the variants with this `policy`")
+	flags.StringVar(&f.fault, "fault", "", "only the variants with this `fault`")
+	flags.IntVar(&f.runs, "runs", 1, "play each variant this often, with its fault at another random moment each time")
+	flags.Uint64Var(&f.seed, "seed", 0, "play what was played with this seed (default: a new one, which is printed)")
+	flags.BoolVar(&f.short, "short", false, "the short demonstration: what shows the main job, in under a minute")
+	flags.StringVarP(&f.output, "output", "o", "text", "text or json")
+	return cmd
+}
+
+// newLabServer is for the scenes, which run it in a host of their network.
+func newLabServer(s Streams) *cobra.Command {
+	return &cobra.Command{
+		Use:                scene.ServerCommand,
+		Short:              "A server that checks every byte, for scenes",
+		Hidden:             true,
+		DisableFlagParsing: true,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGTERM, syscall.SIGINT)
+			defer stop()
+			return traffic.ServerMain(ctx, args, s.Out)
+		},
+	}
+}
+
+func listScenes(w io.Writer) error {
+	var b strings.Builder
+	for i, sc := range scene.All() {
+		if i > 0 {
+			b.WriteByte('\n')
+		}
+		fmt.Fprintf(&b, "%s: %s\n", sc.Name, sc.Title)
+		for _, v := range sc.Variants {
+			if v.String() != "" {
+				fmt.Fprintf(&b, "    %s\n", strings.TrimSuffix(v.String()+": "+v.Title, ": "))
+			}
+		}
+	}
+	b.WriteString("\nPlay one: holdfast demo NAME\n")
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+// A demo is a demo command that was understood.
+type demo struct {
+	scenes   []chosenScene
+	families []lab.Family
+	seed     uint64
+	runs     int
+	short    bool
+	json     bool
+}
+
+type chosenScene struct {
+	scene.Scene
+	chosen []scene.Variant
+}
+
+func (f *demoFlags) parse(cmd *cobra.Command, args []string) (*demo, error) {
+	d := &demo{runs: f.runs, seed: f.seed, short: f.short, json: f.output == "json"}
+	if !cmd.Flags().Changed("seed") {
+		d.seed = uint64(rand.Uint32()) // short enough to be typed again
+	}
+	switch f.family {
+	case "4":
+		d.families = []lab.Family{lab.IPv4}
+	case "6":
+		d.families = []lab.Family{lab.IPv6}
+	case "both":
+		d.families = []lab.Family{lab.IPv4, lab.IPv6}
+	default:
+		return nil, fmt.Errorf("--family: %q is none of 4, 6 and both", f.family)
+	}
+	if f.runs < 1 {
+		return nil, fmt.Errorf("--runs: %d is less than 1", f.runs)
+	}
+	if !oneOf(f.output, "text", "json") {
+		return nil, fmt.Errorf("--output: %q is neither text nor json", f.output)
+	}
+	named := len(args) > 0
+	if !named {
+		for _, sc := range scene.All() {
+			if sc.Demo {
+				args = append(args, sc.Name)
+			}
+		}
+	}
+	for _, name := range args {
+		sc, ok := scene.Find(name)
+		if !ok {
+			return nil, fmt.Errorf("there is no scene %q; `holdfast demo` lists them", name)
+		}
+		c := chosenScene{Scene: sc}
+		for _, v := range sc.Variants {
+			if (f.policy == "" || v.Policy == f.policy) && (f.fault == "" || v.Fault == f.fault) && (!f.short || v.Demo) {
+				c.chosen = append(c.chosen, v)
+			}
+		}
+		if len(c.chosen) == 0 {
+			return nil, fmt.Errorf("scene %s has no variant of that policy and fault; `holdfast demo` lists them", name)
+		}
+		d.scenes = append(d.scenes, c)
+	}
+	return d, nil
+}
+
+// run plays what was chosen, in a process that takes everything with it.
+func (d *demo) run(ctx context.Context, s Streams) (err error) {
+	lab.Main()
+	if sup := lab.Supported(lab.Topology{}); sup.Answer != lab.Yes {
+		return fmt.Errorf("scenes cannot be played here: %s", sup.Why)
+	}
+	ctx, stop := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	defer stop()
+	program, err := scene.ThisProgram()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, program.Close()) }()
+	if d.runs > 1 {
+		err = d.campaign(ctx, s, program)
+	} else {
+		err = d.play(ctx, s, program)
+	}
+	if ctx.Err() != nil {
+		return errors.New("interrupted; nothing is left behind")
+	}
+	return err
+}
+
+// play shows each scene once.
+func (d *demo) play(ctx context.Context, s Streams, program *scene.Program) error {
+	began := time.Now()
+	verdicts := []*scene.Verdict{}
+	var unwell []string
+	for _, sc := range d.scenes {
+		d.tell(s, "\n%s: %s\n%s\n", sc.Name, sc.Title, sc.Story)
+		for _, v := range sc.chosen {
+			for _, family := range d.families {
+				name := strings.Trim(sc.Name+", "+v.String()+", "+family.String(), ", ")
+				name = strings.ReplaceAll(name, ", , ", ", ")
+				d.tell(s, "\n%s\n", strings.TrimSuffix(name+": "+v.Title, ": "))
+				verdict, err := scene.Play(ctx, sc.Scene, scene.Env{
+					Family: family, Variant: v, Seed: d.seed, Program: program, Without: true, Short: d.short,
+					OnProgress: func(elapsed time.Duration, what string) {
+						d.tell(s, "  %6.2f s  %s\n", elapsed.Seconds(), what)
+					},
+				})
+				if err != nil {
+					return err
+				}
+				verdicts = append(verdicts, verdict)
+				if !verdict.OK() {
+					unwell = append(unwell, name)
+				}
+				if !d.json {
+					if err := verdict.WriteText(s.Out); err != nil {
+						return err
+					}
+				}
+			}
+		}
+	}
+	if d.json {
+		if err := writeJSON(s.Out, verdicts); err != nil {
+			return err
+		}
+	}
+	if len(unwell) > 0 {
+		return fmt.Errorf("not as it must be: %s", strings.Join(unwell, "; "))
+	}
+	d.tell(s, "\nEverything was as it must be: %d verdicts in %.0f s.\n", len(verdicts), time.Since(began).Seconds())
+	return nil
+}
+
+// campaign repeats each scene, and shows the distributions.
+func (d *demo) campaign(ctx context.Context, s Streams, program *scene.Program) error {
+	reports := []*scene.Report{}
+	failed := 0
+	for _, sc := range d.scenes {
+		report := scene.Campaign(ctx, scene.CampaignOptions{
+			Scene: sc.Scene, Variants: sc.chosen, Families: d.families, Runs: d.runs, Seed: d.seed, Program: program,
+			OnRun: func(done, of int, v scene.Variant, family lab.Family, seed uint64, verdict *scene.Verdict, err error) {
+				what := "well"
+				switch {
+				case err != nil:
+					what = "could not be played: " + err.Error()
+				case !verdict.OK():
+					what = "WRONG: " + strings.Join(verdict.Wrong(true), "; ")
+				}
+				d.tell(s, "%4d of %d  %s  seed %d: %s\n", done, of, strings.TrimPrefix(v.String()+", "+family.String(), ", "), seed, what)
+			},
+		})
+		reports = append(reports, report)
+		failed += len(report.Failures)
+		if !d.json {
+			if err := report.WriteText(s.Out); err != nil {
+				return err
+			}
+		}
+	}
+	if d.json {
+		if err := writeJSON(s.Out, reports); err != nil {
+			return err
+		}
+	}
+	if failed > 0 {
+		return fmt.Errorf("%d runs were not as they must be", failed)
+	}
+	return nil
+}
+
+// tell is for who watches; whoever wants JSON does not.
+func (d *demo) tell(s Streams, format string, args ...any) {
+	if !d.json {
+		fmt.Fprintf(s.Out, format, args...)
+	}
+}
+
+func writeJSON(w io.Writer, v any) error {
+	e := json.NewEncoder(w)
+	e.SetIndent("", "  ")
+	return e.Encode(v)
+}
