@@ -143,11 +143,11 @@ func (t Topology) validateLinks() error {
 		if len(l.Interface) > maxName {
 			return fmt.Errorf("%s: Interface: %q is longer than %d characters", at, l.Interface, maxName)
 		}
-		if e := (end{l.Host, l.Interface}); l.Interface == "lo" || interfaces[e] {
+		e := end{l.Host, l.Interface}
+		if l.Interface == "lo" || interfaces[e] {
 			return fmt.Errorf("%s: Interface: %s has %q already", at, l.Host, l.Interface)
-		} else {
-			interfaces[e] = true
 		}
+		interfaces[e] = true
 		if l.MTU != 0 && (l.MTU < minMTU || l.MTU > 65535) {
 			return fmt.Errorf("%s: MTU: %d is not within %d and 65535", at, l.MTU, minMTU)
 		}
