@@ -44,6 +44,7 @@ var packages = map[string]int{
 	"lab":    20,
 
 	"lab/traffic": 26,
+	"lab/wire":    26,
 
 	"internal/bench": 31,
 	"internal/scene": 32,
@@ -85,6 +86,7 @@ var edges = []edge{
 	{"lab", "internal/sys", "the switch on a port, processes in a namespace"},
 	{"relay", "balance", "who serves the next client"},
 	{"relay", "internal/sys", "epoll, sockets without the runtime's poller, kernel counters"},
+	{"lab/wire", "internal/sys", "an alarm that is on time"},
 	{"lab/traffic", "internal/sys", "CLOCK_MONOTONIC, which several processes can compare, and the state of sockets"},
 }
 
