@@ -93,6 +93,8 @@ var edges = []edge{
 // testEdges lists what only tests import.
 var testEdges = []edge{
 	{"internal/scene", "internal/cli", "the test binary is holdfast too, which scenes run as a process"},
+	{"lab/wire", "lab", "the wire is a cable of a laboratory"},
+	{"lab/wire", "lab/traffic", "what passes the wire is checked"},
 }
 
 type edge struct{ from, to, reason string }
