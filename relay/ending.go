@@ -30,11 +30,15 @@ type stream struct {
 	held   bool // bytes were read and are not written yet
 	acked  bool // the sink's kernel has acknowledged every byte written
 	passed bool // the end of stream was passed on to the sink
+	broken bool // the sink takes nothing any more; what it sent before is still being read
 }
 
 // delivered reports whether everything that the source sent is safe with the
 // sink's kernel. An end that was passed on was passed on after that.
-func (s stream) delivered() bool { return s.passed || !s.held && s.acked }
+func (s stream) delivered() bool { return !s.broken && (s.passed || !s.held && s.acked) }
+
+// settled reports whether nothing more can become of what the source sent.
+func (s stream) settled() bool { return s.broken || s.delivered() }
 
 // action is what the ending rules ask for. Rules are asked again after each
 // until they ask to wait.
@@ -60,12 +64,12 @@ func decide(in, out stream, answered bool) action {
 		// Nobody is there to deliver to, and nothing of what came is whole.
 		return actResetBoth
 	case out.over == overRST:
-		if in.over == overRST || out.delivered() {
+		if in.over == overRST || out.settled() {
 			return actResetClient
 		}
 		return actWait
 	case in.over == overRST:
-		if in.delivered() {
+		if in.settled() {
 			return actResetBackend
 		}
 		return actWait

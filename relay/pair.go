@@ -295,12 +295,8 @@ func (p *pair) settle() {
 // view describes a direction to the rules. The kernel is asked only when its
 // answer can matter.
 func (p *pair) view(f *flow, src, dst *leg) stream {
-	s := stream{over: src.over, held: f.held(), passed: f.passed}
-	switch {
-	case dst.broken():
-		s.held, s.acked = false, true // nothing can be delivered any more
-	case s.held || s.passed || p.client.over|p.backend.over == notOver:
-	default:
+	s := stream{over: src.over, held: f.held(), passed: f.passed, broken: dst.broken()}
+	if !s.held && !s.passed && !s.broken && p.client.over|p.backend.over != notOver {
 		s.acked = unacked(dst) == 0
 	}
 	return s
@@ -355,8 +351,8 @@ const quietClient = 100 * time.Millisecond
 // The kernel has no event for "everything is acknowledged", so it is asked, at
 // growing intervals: nearly always the first answer is yes.
 func (p *pair) awaitAcks(in, out stream) {
-	owing := in.over != notOver && !in.held && !in.delivered() ||
-		out.over != notOver && !out.passed && !out.held && !(out.acked && (in.held || in.delivered()))
+	owing := in.over != notOver && !in.held && !in.settled() ||
+		out.over != notOver && !out.held && (!out.settled() || !out.passed && !in.held && !in.settled())
 	if !owing {
 		if !p.answered() {
 			p.at(&p.answeredAt, max(p.lastIn+int64(quietClient), p.loop.now+int64(minAckWait)))
