@@ -19,6 +19,10 @@ type CampaignOptions struct {
 	Seed     uint64       // decides the seeds of all runs
 	Program  *Program
 
+	// OnAgain is called when a run is played again, with the same seed, because
+	// the machine was too busy for its times to say anything; nil: nobody listens.
+	OnAgain func(*Verdict)
+
 	// OnRun is called after each run; err is why it could not be played, or nil.
 	OnRun func(done, of int, v Variant, f lab.Family, seed uint64, verdict *Verdict, err error)
 }
@@ -28,6 +32,7 @@ type Report struct {
 	Scene         string         `json:"scene"`
 	Seed          uint64         `json:"seed"`
 	Played        int            `json:"played"` // runs, of all variants and families
+	Again         int            `json:"again"`  // times that one was played again, see PlayUndisturbed
 	Took          time.Duration  `json:"took_ns"`
 	Distributions []Distribution `json:"distributions"`
 	Failures      []Failure      `json:"failures,omitempty"` // runs that were not well
@@ -75,7 +80,12 @@ func Campaign(ctx context.Context, o CampaignOptions) *Report {
 		for _, variant := range o.Variants {
 			for _, family := range o.Families {
 				seed := Seed(o.Seed, i)
-				v, err := Play(ctx, o.Scene, Env{Family: family, Variant: variant, Seed: seed, Program: o.Program})
+				v, err := PlayUndisturbed(ctx, o.Scene, Env{Family: family, Variant: variant, Seed: seed, Program: o.Program}, func(v *Verdict) {
+					r.Again++
+					if o.OnAgain != nil {
+						o.OnAgain(v)
+					}
+				})
 				if ctx.Err() != nil {
 					r.finish(all, began)
 					return r

@@ -63,6 +63,10 @@ func (r *Report) WriteText(w io.Writer) error {
 	var b strings.Builder
 	fmt.Fprintf(&b, "\n%s: %d of %d runs well, in %s (campaign seed %d)\n",
 		r.Scene, r.Played-len(r.Failures), r.Played, r.Took.Round(time.Second), r.Seed)
+	if r.Again > 0 {
+		fmt.Fprintf(&b, "  %d times a run whose times were exceeded was played again: the machine had kept the judge itself waiting for %s or more\n",
+			r.Again, milliseconds(disturbedBy))
+	}
 	var last *Distribution
 	var rows [][]string
 	flush := func() {

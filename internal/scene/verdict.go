@@ -18,6 +18,10 @@ type Verdict struct {
 	Seed   uint64        `json:"seed"`
 	Took   time.Duration `json:"took_ns"`
 
+	// Disturbed is the longest time for which the machine kept the judge itself
+	// from running. Times are measured no better than that.
+	Disturbed time.Duration `json:"disturbed_ns"`
+
 	Figures  []*Figure `json:"figures,omitempty"`
 	Tables   []Table   `json:"tables,omitempty"`
 	Failures []string  `json:"failures,omitempty"` // what was wrong that no figure says
@@ -42,6 +46,9 @@ func (v *Verdict) Wrong(times bool) []string {
 		if !f.OK() && (times || f.Unit != Time) {
 			wrong = append(wrong, fmt.Sprintf("%s: %s, allowed %s", f.Name, f.Measured(), f.Allowed()))
 		}
+	}
+	if times && v.Correct() && len(wrong) > 0 && v.Disturbed >= disturbedBy {
+		wrong = append(wrong, "the machine was busy: it kept the judge itself waiting for up to "+milliseconds(v.Disturbed))
 	}
 	return wrong
 }

@@ -221,16 +221,11 @@ func (c *Client) settle(ctx context.Context, l *link) {
 
 // read reads until the connection ends or a byte is wrong, and judges what it reads.
 func (c *Client) read(ctx context.Context, l *link) {
-	var buf []byte
-	switch c.start.pattern {
-	case Download, ZeroWindow:
+	buf := make([]byte, min(chunkLen, max(512, c.start.size, c.start.reply)))
+	if c.start.pattern == Download || c.start.pattern == ZeroWindow {
 		chunk := chunks.Get().(*[chunkLen]byte)
 		defer chunks.Put(chunk)
 		buf = chunk[:]
-	case Upload: // nothing is to come but the end
-		buf = make([]byte, greetingMax)
-	default:
-		buf = make([]byte, min(chunkLen, max(greetingMax, c.start.size, c.start.reply)))
 	}
 	rest, err := c.greet(l, buf)
 	if err != nil {

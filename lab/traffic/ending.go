@@ -97,7 +97,7 @@ type End struct {
 	At     Instant `json:"at,omitempty"`    // when this end learned of it
 	Read   string  `json:"read,omitempty"`  // what read returned at last: "EOF", an errno's name, or nothing
 	Write  string  `json:"write,omitempty"` // what write returned at last
-	Poll   string  `json:"poll,omitempty"`  // what poll said just before that read, as "IN|ERR|HUP|RDHUP"; after the write, if there was no such read
+	Poll   string  `json:"poll,omitempty"`  // what poll said when the first of them returned, as "IN|ERR|HUP|RDHUP"
 }
 
 // errnoNames are those a stream socket gives; others are shown by number.
@@ -148,8 +148,7 @@ var longAgo = time.Unix(1, 0)
 // end of stream or EPIPE.
 type link struct {
 	net.Conn
-	raw  syscall.RawConn // nil if there is no socket below
-	busy bool            // the reader's: its last read filled its buffer
+	raw syscall.RawConn // nil if there is no socket below
 
 	mu       sync.Mutex
 	at       Instant
@@ -171,46 +170,13 @@ func newLink(c net.Conn) *link {
 	return l
 }
 
-// Read reads, and remembers how reading ended, and what poll said just before.
-func (l *link) Read(p []byte) (n int, err error) {
-	if l.raw == nil {
-		n, err = l.Conn.Read(p)
-		if err != nil {
-			l.ended(&l.readErr, err)
-		}
-		return n, err
-	}
-	var bits sys.PollBits
-	rawErr := l.raw.Read(func(fd uintptr) bool {
-		if !l.busy { // who finds a full buffer every time need not be asked whether there is more
-			if bits, _ = sys.PollNow(int(fd)); bits&^sys.PollOut == 0 {
-				return false
-			}
-		}
-		n, err = sys.ReadSocket(int(fd), p)
-		return !errors.Is(err, syscall.EAGAIN)
-	})
-	switch {
-	case rawErr != nil:
-		n, err = 0, rawErr
-	case n == 0 && err == nil && len(p) > 0:
-		err = io.EOF
-	}
-	l.busy = n == len(p)
+// Read reads, and remembers how reading ended.
+func (l *link) Read(p []byte) (int, error) {
+	n, err := l.Conn.Read(p)
 	if err != nil {
-		l.sayPoll(bits)
 		l.ended(&l.readErr, err)
 	}
 	return n, err
-}
-
-// sayPoll notes what poll said, if it said that there is an end.
-func (l *link) sayPoll(bits sys.PollBits) {
-	if bits&(sys.PollErr|sys.PollHup|sys.PollRdHup) != 0 {
-		l.mu.Lock()
-		l.poll = bits.String()
-		l.mu.Unlock()
-	}
 }
 
 // Write writes, and remembers how writing ended.
@@ -273,7 +239,9 @@ func (l *link) AwaitEnd() error {
 		if bits&(sys.PollErr|sys.PollHup|sys.PollRdHup) == 0 {
 			return false
 		}
-		l.sayPoll(bits) // before TakeError makes poll forget it
+		l.mu.Lock()
+		l.poll = bits.String() // before TakeError makes poll forget it
+		l.mu.Unlock()
 		if errno := sys.TakeError(int(fd)); errno != 0 {
 			err = errno
 		} else {

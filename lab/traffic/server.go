@@ -204,23 +204,17 @@ func (s *server) run(ctx context.Context, v *served, rest []byte) {
 
 // receive reads and checks until the stream ends, and calls each after every read.
 func (v *served) receive(ctx context.Context, rest []byte, each func(received int64) bool) {
-	var buf []byte
+	buf := make([]byte, min(chunkLen, max(512, v.start.size)))
 	var tick <-chan time.Time
-	switch v.start.pattern {
-	case Upload:
+	if v.start.pace > 0 {
+		t := time.NewTicker(v.start.pace)
+		defer t.Stop()
+		tick = t.C
+		buf = buf[:min(len(buf), v.start.size)]
+	} else if v.start.pattern == Upload {
 		chunk := chunks.Get().(*[chunkLen]byte)
 		defer chunks.Put(chunk)
 		buf = chunk[:]
-		if v.start.pace > 0 {
-			t := time.NewTicker(v.start.pace)
-			defer t.Stop()
-			tick = t.C
-			buf = buf[:min(len(buf), v.start.size)]
-		}
-	case Idle, Request:
-		buf = make([]byte, min(chunkLen, max(128, v.start.size)))
-	default: // nothing is to come but the end
-		buf = make([]byte, 128)
 	}
 	v.announce(len(rest))
 	if !v.take(rest, each) {
