@@ -16,6 +16,9 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	if how := os.Getenv(childVariable); how != "" {
+		os.Exit(child(how))
+	}
 	Main()
 	goleak.VerifyTestMain(m)
 }
