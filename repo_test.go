@@ -92,6 +92,7 @@ var edges = []edge{
 
 // testEdges lists what only tests import.
 var testEdges = []edge{
+	{"internal/rtnl", "internal/netnstest", "its calls are tried on a real kernel, where they can do no harm"},
 	{"internal/scene", "internal/cli", "the test binary is holdfast too, which scenes run as a process"},
 	{"lab/wire", "lab", "the wire is a cable of a laboratory"},
 	{"lab/wire", "lab/traffic", "what passes the wire is checked"},

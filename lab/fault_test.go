@@ -83,7 +83,7 @@ func TestMuteIsImmediate(t *testing.T) {
 	heard := must(client.Links()[0].Capture(CaptureFilter{Addr: backend.Addr(IPv4)}))(t)
 	c := dial(t, client, echo(t, backend, IPv4))
 	speaks(t, "before", c)
-	for range 20 {
+	for range 5 {
 		at := must(backend.Mute())(t)
 		muted := time.Now()
 		silent(t, "muted", c)
@@ -189,13 +189,17 @@ func TestMiddleboxForgets(t *testing.T) {
 func TestLossIsRepeatable(t *testing.T) {
 	arrived := func(seed uint64) (numbers []byte) {
 		top := oneArm(t, Size{Clients: 1, Backends: 1})
+		for i := range top.Hosts {
+			// IPv6 reports its multicast groups at moments of its own.
+			top.Hosts[i].Sysctls = []Sysctl{{"net.ipv6.conf.all.disable_ipv6", "1"}}
+		}
 		l := must(Start(t.Context(), top, Options{Seed: seed}))(t)
 		defer l.Close()
 		from, to := l.Host("client1"), l.Host("backend1")
 		var in, out net.PacketConn
 		listen := func(h *Host) (pc net.PacketConn) {
 			if err := h.Do(func() (err error) {
-				pc, err = net.ListenPacket("udp", net.JoinHostPort(h.Addr(IPv6).String(), "9"))
+				pc, err = net.ListenPacket("udp", net.JoinHostPort(h.Addr(IPv4).String(), "9"))
 				return err
 			}); err != nil {
 				t.Fatal(err)

@@ -37,6 +37,7 @@ type Lab struct {
 	switches map[string]*swtch
 	links    []*Link
 	words    *sys.SharedArray
+	stamps   *os.File // keeps the kernel noting the time of frames, for captures
 
 	mu     sync.RWMutex // held for reading while words is in use
 	closed bool
@@ -92,6 +93,9 @@ func Start(ctx context.Context, t Topology, o Options) (l *Lab, err error) {
 	}()
 	began := time.Now()
 	if l.words, err = sys.NewSharedArray(max(1, len(t.Links)) * wordsPerLink); err != nil {
+		return l, err
+	}
+	if l.stamps, err = sys.KeepTimestamps(); err != nil {
 		return l, err
 	}
 	if err := l.makeNamespaces(); err != nil {
@@ -327,6 +331,9 @@ func (l *Lab) Close() error {
 		l.mu.Lock()
 		errs = append(errs, l.words.Close())
 		l.mu.Unlock()
+	}
+	if l.stamps != nil {
+		errs = append(errs, l.stamps.Close())
 	}
 	if l.dir != "" {
 		errs = append(errs, os.RemoveAll(l.dir))

@@ -21,6 +21,24 @@ type FilterInsn struct {
 // PacketSocket receives copies of the frames of one link (AF_PACKET).
 type PacketSocket struct {
 	file *os.File
+	// now is the moment at which this process has read both clocks most
+	// nearly at once; only Receive uses it.
+	now time.Time
+}
+
+// KeepTimestamps makes the kernel note the time of every frame until the
+// returned file is closed. It begins a little later; frames before that are
+// stamped when they are read.
+func KeepTimestamps() (*os.File, error) {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("socket for timestamps: %w", err)
+	}
+	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TIMESTAMPNS, 1); err != nil {
+		unix.Close(fd)
+		return nil, fmt.Errorf("timestamps: %w", err)
+	}
+	return os.NewFile(uintptr(fd), "timestamps"), nil
 }
 
 // packetBuffer is what the kernel may keep for a slow reader, in bytes.
@@ -62,7 +80,7 @@ func OpenPacketSocket(ifindex int, filter []FilterInsn) (s *PacketSocket, err er
 			return nil, fmt.Errorf("packet socket on link %d: %s: %w", ifindex, step.what, err)
 		}
 	}
-	return &PacketSocket{os.NewFile(uintptr(fd), "packet")}, nil
+	return &PacketSocket{file: os.NewFile(uintptr(fd), "packet"), now: time.Now()}, nil
 }
 
 // Receive waits for a frame and copies its beginning into buf. at is when the
@@ -82,7 +100,7 @@ func (s *PacketSocket) Receive(buf []byte) (n int, at time.Time, outgoing bool, 
 			return false
 		}
 		if rerr == nil {
-			at = timestamp(oob[:oobn])
+			at = s.timestamp(oob[:oobn])
 			ll, ok := from.(*unix.SockaddrLinklayer)
 			outgoing = ok && ll.Pkttype == unix.PACKET_OUTGOING
 		}
@@ -93,8 +111,8 @@ func (s *PacketSocket) Receive(buf []byte) (n int, at time.Time, outgoing bool, 
 
 // timestamp finds the kernel's time of arrival and gives it a monotonic
 // reading, by which it can be compared with time.Now.
-func timestamp(oob []byte) time.Time {
-	now := time.Now()
+func (s *PacketSocket) timestamp(oob []byte) time.Time {
+	now := s.clocks()
 	msgs, err := unix.ParseSocketControlMessage(oob)
 	if err != nil {
 		return now
@@ -106,6 +124,22 @@ func timestamp(oob []byte) time.Time {
 		}
 	}
 	return now
+}
+
+// clockStep is how far apart two readings of both clocks are if the wall clock
+// was set in between, and not only one of them interrupted.
+const clockStep = 5 * time.Millisecond
+
+// clocks gives a moment with both clocks' readings. time.Now reads one after
+// the other, and the thread may lose the processor in between: of two moments
+// the one whose monotonic reading is earlier, against the wall, is the better.
+func (s *PacketSocket) clocks() time.Time {
+	now := time.Now()
+	late := now.Sub(s.now) - time.Duration(now.UnixNano()-s.now.UnixNano())
+	if late < 0 || late > clockStep {
+		s.now = now
+	}
+	return s.now
 }
 
 // Dropped gives how many frames the kernel has dropped since the last call,
