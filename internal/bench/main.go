@@ -79,6 +79,7 @@ func parse(args []string, stderr io.Writer) (o options, jsonFile string, err err
 	flags.StringVar(&holdfastPath, "holdfast", "bin/holdfast", "the holdfast binary to measure")
 	flags.StringVar(&jsonFile, "json", "", "write everything that was measured to this `file` as well")
 	flags.StringVar(&o.profile, "profile", "", "after the rounds, profile holdfast during this `row` with perf and strace")
+	flags.DurationVar(&o.patience, "patience", 0, "how long to wait in all for others to leave the machine alone, and to repeat what they disturbed")
 	flags.BoolVar(&quick, "quick", false, "one short round, well under a minute: shows that everything runs, measures nothing well")
 	if err := flags.Parse(args); err != nil {
 		return o, "", err

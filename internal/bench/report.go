@@ -18,8 +18,8 @@ type Report struct {
 	Family  int       `json:"family"`
 	Rounds  int       `json:"rounds"`
 	Seconds float64   `json:"seconds"` // length of a cell
-	// Background is the share of the CPUs that others used just before each
-	// row of each round, when nothing of this run was at work, 0..1.
+	// Background is the share of the CPUs that others used just before and
+	// after each row of each round, when nothing of this run was at work, 0..1.
 	Background []float64        `json:"background"`
 	Candidates []CandidateState `json:"candidates"`
 	Rows       []Row            `json:"rows"`

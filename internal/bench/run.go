@@ -24,7 +24,8 @@ type options struct {
 	rows       []Row
 	candidates []candidate
 	family     int
-	profile    string // a row, or nothing
+	profile    string        // a row, or nothing
+	patience   time.Duration // what may be spent on waiting for a quiet machine
 	progress   io.Writer
 }
 
@@ -113,32 +114,70 @@ func (r *runner) rounds(ctx context.Context, report *Report) error {
 		}
 		fmt.Fprintln(r.progress)
 		for _, row := range r.rows {
-			busy, err := r.background(ctx)
-			if err != nil {
+			if err := r.measure(ctx, report, row, round); err != nil {
 				return err
-			}
-			report.Background = append(report.Background, busy)
-			for i := range r.stands {
-				// Rotated, so that no candidate always follows the same one.
-				s := r.stands[(i+round-1)%len(r.stands)]
-				if row.Load == loadIdle && s.name == direct {
-					continue
-				}
-				values, out, err := r.cell(ctx, row, s)
-				if ctx.Err() != nil {
-					return context.Cause(ctx)
-				}
-				if err != nil {
-					return fmt.Errorf("%s on %s: %w", row.Name, s.name, err)
-				}
-				report.Samples = append(report.Samples, Sample{
-					Row: row.Name, Candidate: s.name, Round: round, Values: values, Errors: out.Errors, Error: out.FirstError,
-				})
 			}
 		}
 	}
 	return nil
 }
+
+// measure measures a row on every candidate once. With patience it first waits
+// for others to leave the machine alone, and does it again if they did not
+// until the end, as long as the patience lasts.
+func (r *runner) measure(ctx context.Context, report *Report, row Row, round int) error {
+	for {
+		before, err := r.background(ctx)
+		for err == nil && before > tooBusy && r.patience > 0 {
+			r.patience -= backgroundTime
+			before, err = r.background(ctx)
+		}
+		if err != nil {
+			return err
+		}
+		began := time.Now()
+		samples, err := r.samples(ctx, row, round)
+		if err != nil {
+			return err
+		}
+		after, err := r.background(ctx)
+		if err != nil {
+			return err
+		}
+		if after <= tooBusy || r.patience <= 0 {
+			report.Background = append(report.Background, (before+after)/2)
+			report.Samples = append(report.Samples, samples...)
+			return nil
+		}
+		r.patience -= time.Since(began)
+	}
+}
+
+func (r *runner) samples(ctx context.Context, row Row, round int) ([]Sample, error) {
+	var samples []Sample
+	for i := range r.stands {
+		// Rotated, so that no candidate always follows the same one.
+		s := r.stands[(i+round-1)%len(r.stands)]
+		if row.Load == loadIdle && s.name == direct {
+			continue
+		}
+		values, out, err := r.cell(ctx, row, s)
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("%s on %s: %w", row.Name, s.name, err)
+		}
+		samples = append(samples, Sample{
+			Row: row.Name, Candidate: s.name, Round: round, Values: values, Errors: out.Errors, Error: out.FirstError,
+		})
+	}
+	return samples, nil
+}
+
+// backgroundTime is how long the machine is watched: some twenty clock ticks of
+// all CPUs together.
+const backgroundTime = 100 * time.Millisecond
 
 // background measures how busy the machine is while this run does nothing.
 func (r *runner) background(ctx context.Context) (share float64, err error) {
@@ -147,7 +186,7 @@ func (r *runner) background(ctx context.Context) (share float64, err error) {
 		return 0, err
 	}
 	select {
-	case <-time.After(100 * time.Millisecond):
+	case <-time.After(backgroundTime):
 	case <-ctx.Done():
 		return 0, context.Cause(ctx)
 	}
