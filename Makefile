@@ -39,7 +39,7 @@ demo: ## the main job, shown in a laboratory of network namespaces (root; under 
 test: ## every test once, as root with nothing left out; ends with what was left out and why
 	@scripts/setup test
 	@CGO_ENABLED=0 $(GO) build -trimpath -o bin/holdfast ./cmd/holdfast
-	RAPID_SEED=1 $(GO) test -json -race -p 1 -timeout 15m $(TESTFLAGS) ./... | $(GO) run ./scripts/testreport
+	RAPID_SEED=1 $(GO) test -json -race -count=1 -p 1 -timeout 15m $(TESTFLAGS) ./... | $(GO) run ./scripts/testreport
 
 check: ## what a change must pass before it is sent: fmt, vet, lint, generated files, tests
 	.ci/run

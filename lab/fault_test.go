@@ -185,7 +185,9 @@ func TestMiddleboxForgets(t *testing.T) {
 	}
 }
 
-// The same seed loses the same frames of the same sequence.
+// The same seed loses the same frames of the same sequence. A frame of the
+// kernel's own among them (a multicast report, seconds after an interface came
+// up) is one of the sequence, so a run that had one is no evidence: try again.
 func TestLossIsRepeatable(t *testing.T) {
 	arrived := func(seed uint64) (numbers []byte) {
 		top := oneArm(t, Size{Clients: 1, Backends: 1})
@@ -235,18 +237,24 @@ func TestLossIsRepeatable(t *testing.T) {
 			numbers = append(numbers, n)
 		}
 		if lost := 200 - len(numbers); lost != int(link.Dropped(FromHost)) {
-			t.Errorf("%d lost, %d counted", lost, link.Dropped(FromHost))
+			t.Logf("%d lost, %d counted", lost, link.Dropped(FromHost))
+			return nil
 		}
 		return numbers
 	}
 	if os.Geteuid() != 0 {
 		t.Skip("a laboratory needs root")
 	}
-	one, again, other := arrived(1), arrived(1), arrived(2)
-	if !slices.Equal(one, again) {
-		t.Errorf("seed 1 lost others the second time:\n%v\n%v", one, again)
+	var one, again []byte
+	for range 5 {
+		if one, again = arrived(1), arrived(1); one != nil && slices.Equal(one, again) {
+			break
+		}
 	}
-	if slices.Equal(one, other) {
+	if one == nil || !slices.Equal(one, again) {
+		t.Fatalf("seed 1 lost others the second time, in five trials:\n%v\n%v", one, again)
+	}
+	if other := arrived(2); slices.Equal(one, other) {
 		t.Error("seeds 1 and 2 lost the same")
 	}
 	if n := len(one); n < 110 || n > 170 {
