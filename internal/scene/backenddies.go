@@ -438,7 +438,6 @@ func (d *backendDies) judgeProbes(v *Verdict, at time.Time) {
 func (d *backendDies) judgeKept(v *Verdict, kept []*traffic.Client) {
 	untouched := 0
 	var moved int64
-	var silence []time.Duration
 	for _, c := range kept {
 		r := c.Report()
 		moved += r.Sent + r.Received
@@ -446,9 +445,6 @@ func (d *backendDies) judgeKept(v *Verdict, kept []*traffic.Client) {
 			untouched++
 		} else {
 			v.Fail("a connection that the fault must not touch did not end as it was meant to: %s", r)
-		}
-		if r.WorstSilence > 0 {
-			silence = append(silence, r.WorstSilence)
 		}
 	}
 	what := "connections of other backends untouched"
