@@ -96,6 +96,7 @@ var testEdges = []edge{
 	{"internal/scene", "internal/cli", "the test binary is holdfast too, which scenes run as a process"},
 	{"lab/wire", "lab", "the wire is a cable of a laboratory"},
 	{"lab/wire", "lab/traffic", "what passes the wire is checked"},
+	{"internal/cli", "internal/probe", "who listens, asked without connecting"},
 }
 
 type edge struct{ from, to, reason string }
@@ -103,6 +104,7 @@ type edge struct{ from, to, reason string }
 // modules lists every direct dependency: who may import it, and why only those.
 var modules = []dependency{
 	{"github.com/google/go-cmp", []string{"tests"}, "a difference is shown, not two walls of text"},
+	{"github.com/rogpeppe/go-internal", []string{"tests"}, "testscript: the command line's tests read like a session"},
 	{"github.com/spf13/cobra", []string{"internal/cli"}, "only the command line has flags"},
 	{"github.com/vishvananda/netlink", []string{"internal/rtnl"}, "one door to rtnetlink, in netip types and one form of error"},
 	{"go.uber.org/goleak", []string{"tests"}, "it looks for goroutines that a test has left"},

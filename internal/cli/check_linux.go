@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -163,4 +164,18 @@ func (f *checkFlags) parse(cmd *cobra.Command) (health.Check, []error) {
 	c.Address, c.Port = f.address, f.port
 	c.TLS = health.TLS{Enabled: f.tls, ServerName: f.serverName, Insecure: f.insecure}
 	return c, errs
+}
+
+// checkError says what package health says of a Check in the words of the flags.
+func checkError(err error) error {
+	text := err.Error()
+	if !strings.Contains(text, "health: ") {
+		return err
+	}
+	return errors.New(strings.NewReplacer(
+		"health: HTTP.Path", "--check-path", "health: HTTP.Host", "--check-host", "health: HTTP.Status", "--check-status",
+		"health: Exchange.Send", "--check-send", "health: Exchange.Expect", "--check-expect", "health: Command.Argv", "--check-command",
+		"health: TLS.ServerName", "--check-server-name", "health: Check.Port", "--check-port", "health: Check.Address", "--check-address",
+		"Check.Port", "--check-port", "Check.Address", "--check-address", "health: ", "--check: ",
+	).Replace(text))
 }

@@ -86,10 +86,18 @@ with a lie: a cut download ends in a reset, not in a clean end of stream.`,
 	root.SetOut(s.Out)
 	root.SetErr(s.Err)
 	root.SuggestionsMinimumDistance = 2
-	root.SetFlagErrorFunc(usage)
+	root.SetFlagErrorFunc(flagError)
 	root.AddCommand(newVersion())
 	root.AddCommand(platformCommands(s)...)
 	return root
+}
+
+// flagError makes a sentence of what the flag package says of one flag.
+func flagError(cmd *cobra.Command, err error) error {
+	if strings.Contains(err.Error(), "missing unit in duration") {
+		err = fmt.Errorf("%w: write it with its unit, as 500ms, 5s or 2m", err)
+	}
+	return usage(cmd, err)
 }
 
 // noArgs refuses arguments with a sentence.

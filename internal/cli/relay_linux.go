@@ -173,6 +173,9 @@ func (f *relayFlags) parse(cmd *cobra.Command, args []string) (*relayRun, error)
 				note(fmt.Errorf("LISTEN %s is given twice", a))
 				continue
 			}
+			if b, ok := overlap(a, o.Listen); ok {
+				note(fmt.Errorf("LISTEN %s and LISTEN %s overlap: leave one out", b, a))
+			}
 			seen[a] = true
 			o.Listen = append(o.Listen, a)
 		}
@@ -195,8 +198,9 @@ func (f *relayFlags) parse(cmd *cobra.Command, args []string) (*relayRun, error)
 	}
 
 	var err error
-	o.Balance, err = balance.ParsePolicy(f.balance)
-	flagErr("balance", err)
+	if o.Balance, err = balance.ParsePolicy(f.balance); err != nil {
+		flagErr("balance", fmt.Errorf("%q is none of least-connections, round-robin and source-hash", f.balance))
+	}
 	o.OnBackendLost, err = relay.ParseLostPolicy(f.onBackendLost)
 	flagErr("on-backend-lost", err)
 	if f.connectTimeout < time.Millisecond {
@@ -242,7 +246,7 @@ func (f *relayFlags) parse(cmd *cobra.Command, args []string) (*relayRun, error)
 	if len(checkErrs) == 0 {
 		for _, b := range run.backends {
 			if err := check.Validate(b.where()); err != nil {
-				note(fmt.Errorf("--check: %w", err))
+				note(checkError(err))
 				break // what is wrong with one is wrong with all
 			}
 		}
@@ -250,6 +254,18 @@ func (f *relayFlags) parse(cmd *cobra.Command, args []string) (*relayRun, error)
 
 	run.service = daemon.ServiceOptions{Relay: o, Check: check}
 	return run, errors.Join(errs...)
+}
+
+// overlap finds a listener that has, or is, the wildcard of a's family and port.
+func overlap(a relay.Address, listen []relay.Address) (relay.Address, bool) {
+	for _, b := range listen {
+		x, y := a.AddrPort(), b.AddrPort()
+		if !a.IsUnix() && !b.IsUnix() && x.Port() != 0 && x.Port() == y.Port() && x.Addr().Is4() == y.Addr().Is4() &&
+			x.Addr().IsUnspecified() != y.Addr().IsUnspecified() {
+			return b, true
+		}
+	}
+	return relay.Address{}, false
 }
 
 func oneOf(s string, words ...string) bool {
@@ -327,7 +343,7 @@ func (r *relayRun) run(ctx context.Context, s Streams) (err error) {
 		Loops: r.loops, Services: []daemon.ServiceOptions{r.service}, Logger: log, Events: events,
 	})
 	if err != nil {
-		return err
+		return checkError(err)
 	}
 	defer func() { err = errors.Join(err, d.Close()) }()
 	return d.Serve(ctx, signals)

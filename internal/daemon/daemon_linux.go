@@ -129,7 +129,7 @@ func (d *Daemon) Serve(ctx context.Context, signals <-chan os.Signal) error {
 	wg.Wait()
 	endEvents()
 	writers.Wait()
-	d.log.Info("stopped", "ran", time.Since(d.began).Round(time.Millisecond), "total", d.Totals())
+	d.log.Info("stopped", "ran", time.Since(d.began).Round(time.Millisecond).String(), "total", d.Totals())
 	return errors.Join(relayErr, eventErr)
 }
 
@@ -147,7 +147,7 @@ func (d *Daemon) drain(ctx context.Context, signals <-chan os.Signal, sig os.Sig
 			continue
 		}
 		d.log.Info("stopping: no new clients; connections may end by themselves, a second signal tells them at once",
-			append(attrs, "drain_timeout", bounds.Timeout, "drain_idle", bounds.Idle)...)
+			append(attrs, "drain_timeout", bounds.Timeout.String(), "drain_idle", bounds.Idle.String())...)
 		wg.Go(func() { s.relay.Drain(ctx) })
 	}
 	drained := make(chan struct{})
@@ -213,7 +213,7 @@ func (d *Daemon) reportRefusals(ctx context.Context) {
 		}
 		before = now
 		if len(parts) > 0 {
-			d.log.Warn("clients were refused", "within", refusalInterval, "causes", strings.Join(parts, " "))
+			d.log.Warn("clients were refused", "within", refusalInterval.String(), "causes", strings.Join(parts, " "))
 		}
 	}
 	for {

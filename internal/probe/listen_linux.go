@@ -53,7 +53,7 @@ func ExplainListen(want netip.AddrPort, err error) *ListenError {
 	case errors.Is(err, syscall.EADDRNOTAVAIL):
 		e.Why, e.Do = explainNotAvailable(want.Addr())
 	case errors.Is(err, syscall.EACCES) && int(want.Port()) < unprivilegedPortStart():
-		e.Why = fmt.Sprintf("user %s has not the capability CAP_NET_BIND_SERVICE, which ports below %d need", userName(os.Geteuid()), unprivilegedPortStart())
+		e.Why = fmt.Sprintf("user %s lacks the capability CAP_NET_BIND_SERVICE, which ports below %d need", userName(os.Geteuid()), unprivilegedPortStart())
 		e.Do = privilegedPortRemedy
 	case errors.Is(err, syscall.EAFNOSUPPORT):
 		e.Why, e.Do = "this system has no "+family(want.Addr()), "leave the address out, or enable the protocol"
