@@ -36,7 +36,15 @@ const (
 	toldWithin = checkBetween*checkFall + checkTimeout + 10*time.Millisecond
 
 	// giveUp is when nobody waits any more for somebody to be told.
-	giveUp = 3 * time.Second
+	giveUp = 10 * time.Second
+)
+
+// Figures that are measured without Holdfast too.
+const (
+	clientsTold      = "clients of the lost backend told by RST"
+	clientsToldAfter = "clients told after the fault"
+	serversTold      = "backend ends told by RST"
+	freshFailed      = "of these failed"
 )
 
 // BackendDies is the scene of a backend that is lost under load.
@@ -63,7 +71,20 @@ on_backend_lost: drain, when only the check of a backend fails, nothing is cut.`
 				return nil, err
 			}
 			v, err := d.run(ctx)
-			return v, errors.Join(err, d.close())
+			if err := errors.Join(err, d.close()); err != nil {
+				return nil, err
+			}
+			// Nobody is told without Holdfast, whichever way the host went silent:
+			// a short demonstration shows it once.
+			if !e.Without || e.Variant.Policy == policyDrain || e.Short && e.Variant.Fault != faultMute {
+				return v, nil
+			}
+			b, err := e.behindHAProxy(ctx)
+			if err != nil {
+				return nil, err
+			}
+			b.beside(v)
+			return v, nil
 		},
 	}
 }
@@ -312,10 +333,10 @@ func (d *backendDies) judgeClients(v *Verdict, at time.Time, lost []*traffic.Cli
 		all = append(all, r.At.Sub(fault))
 		times[r.Pattern] = append(times[r.Pattern], r.At.Sub(fault))
 	}
-	v.Count("clients of the lost backend told by RST", told).Exactly(len(lost))
-	v.Time("clients told after the fault", all...).Within(toldWithin)
+	v.Count(clientsTold, told).Exactly(len(lost))
+	v.Time(clientsToldAfter, all...).Within(toldWithin)
 	for _, p := range []traffic.Pattern{traffic.Idle, traffic.Request, traffic.Upload, traffic.Download} {
-		v.Must(len(times[p]) >= 4, "the lost backend had only %d connections of the pattern %s that were told", len(times[p]), p)
+		v.Must(len(times[p]) > 0, "no connection of the pattern %s with the lost backend was told", p)
 		v.Time(p.String(), times[p]...).AsPart()
 	}
 }
@@ -333,7 +354,7 @@ func (d *backendDies) judgeServer(ctx context.Context, v *Verdict, at time.Time,
 		}
 		times = append(times, ev.End.At.Sub(traffic.InstantOf(at)))
 	}
-	v.Count("backend ends told by RST", len(times)).Exactly(len(lost))
+	v.Count(serversTold, len(times)).Exactly(len(lost))
 	v.Time("backend ends told after the fault", times...).Within(toldWithin)
 }
 
@@ -425,12 +446,13 @@ func (d *backendDies) judgeProbes(v *Verdict, at time.Time) {
 	}
 	v.Must(d.probed.Failed == len(d.probed.Failures), "%d new connections failed", d.probed.Failed)
 	v.Count("new connections", d.probed.Started)
-	v.Count("of these failed", failed).Exactly(0).AsPart()
+	v.Count(freshFailed, failed).Exactly(0).AsPart()
 	if d.Variant.Policy == policyReset {
 		v.Count("of these established with the lost backend at the fault, and told", cut).AsPart()
 	}
 	v.Time("slowest new connection, from connect to end of stream", d.probed.Worst)
-	v.Time("of all, half and the slowest of a hundred", d.probed.P50, d.probed.P99).AsPart()
+	v.Time("half of them within", d.probed.P50).AsPart()
+	v.Time("99 of 100 within", d.probed.P99).AsPart()
 	v.Time("the judge itself was late by at most", d.probed.Late)
 }
 
