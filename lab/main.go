@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -116,7 +117,9 @@ func runInside() (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	env := append(os.Environ(), fmt.Sprintf("%s=enter:%d", insideVariable, len(files)))
+	// Of a variable that is there twice, the first one counts.
+	env := slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, insideVariable+"=") })
+	env = append(env, fmt.Sprintf("%s=enter:%d", insideVariable, len(files)))
 	pid, err := syscall.ForkExec("/proc/self/exe", os.Args, &syscall.ProcAttr{
 		Env:   env,
 		Files: append(files, uintptr(pipe[0])),
