@@ -128,14 +128,14 @@ func TestTimers(t *testing.T) {
 					model[p] = due
 				}
 			}
-			earliest, any := int64(0), false
+			earliest, some := int64(0), false
 			for _, due := range model {
-				if !any || due < earliest {
-					earliest, any = due, true
+				if !some || due < earliest {
+					earliest, some = due, true
 				}
 			}
-			if got, ok := heap.next(); ok != any || got != earliest || len(heap) != len(model) {
-				t.Fatalf("next is %d %v, want %d %v; %d in the heap, %d in the model", got, ok, earliest, any, len(heap), len(model))
+			if got, ok := heap.next(); ok != some || got != earliest || len(heap) != len(model) {
+				t.Fatalf("next is %d %v, want %d %v; %d in the heap, %d in the model", got, ok, earliest, some, len(heap), len(model))
 			}
 		}
 	})
