@@ -19,7 +19,6 @@ FAMILY ?= both
 FUZZTIME ?= 20s
 TESTFLAGS ?=
 BENCHFLAGS ?=
-BENCHFLAGS ?=
 
 .PHONY: help build demo test check campaign bench fmt lint vet generate fuzz setup clean
 

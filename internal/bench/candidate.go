@@ -22,9 +22,10 @@ type candidate struct {
 	command func(path, dir string, listen, backend netip.AddrPort) (argv []string, err error)
 }
 
-// allCandidates returns the candidates in the order of the table; the path is
-// that of the holdfast binary.
-func allCandidates(holdfastPath string) []candidate {
+// allCandidates returns the candidates in the order of the table. Of several
+// holdfast binaries, two states of the program beside each other, the second
+// is called holdfast-2, and so on.
+func allCandidates(holdfastPaths ...string) []candidate {
 	proxy := func(name string, globals, options []string) candidate {
 		return candidate{
 			name: name,
@@ -39,7 +40,7 @@ func allCandidates(holdfastPath string) []candidate {
 			},
 		}
 	}
-	return []candidate{
+	all := []candidate{
 		{name: direct, find: func() (string, string, error) { return "", "", nil }},
 		proxy(haproxy, nil, nil),
 		proxy(haproxyAuto, nil, []string{"option splice-auto"}),
@@ -65,14 +66,21 @@ func allCandidates(holdfastPath string) []candidate {
 				return []string{path, "-p", dir, "-e", filepath.Join(dir, "error.log"), "-c", file}, nil
 			},
 		},
-		{
-			name: holdfast,
-			find: func() (string, string, error) { return findHoldfast(holdfastPath) },
+	}
+	for i, binary := range holdfastPaths {
+		name := holdfast
+		if i > 0 {
+			name = fmt.Sprintf("%s-%d", holdfast, i+1)
+		}
+		all = append(all, candidate{
+			name: name,
+			find: func() (string, string, error) { return findHoldfast(binary) },
 			command: func(path, _ string, listen, backend netip.AddrPort) (argv []string, err error) {
 				return []string{path, "relay", listen.String(), backend.String()}, nil
 			},
-		},
+		})
 	}
+	return all
 }
 
 // fileLimit is how many descriptors a process may have here.

@@ -4,11 +4,14 @@ import (
 	"testing"
 
 	"go.uber.org/goleak"
+
+	"github.com/holdfast-net/holdfast/lab"
 )
 
 func TestMain(m *testing.M) {
 	if child() {
 		return
 	}
+	lab.Main()
 	goleak.VerifyTestMain(m)
 }

@@ -29,12 +29,15 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/holdfast-net/holdfast/lab"
 )
 
 func main() {
 	if child() {
 		return
 	}
+	lab.Main()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	code := command(ctx, os.Args[1:], os.Stdout, os.Stderr)
 	stop()
@@ -76,7 +79,7 @@ func parse(args []string, stderr io.Writer) (o options, jsonFile string, err err
 	flags.StringVar(&rows, "rows", "", "rows to measure, with commas between (default all: "+names(allRows(), func(r Row) string { return r.Name })+")")
 	flags.StringVar(&candidates, "candidates", "", "candidates to measure (default all: "+names(allCandidates(""), func(c candidate) string { return c.name })+")")
 	flags.IntVar(&o.family, "family", 4, "4 or 6: IPv4 or IPv6")
-	flags.StringVar(&holdfastPath, "holdfast", "bin/holdfast", "the holdfast binary to measure")
+	flags.StringVar(&holdfastPath, "holdfast", "bin/holdfast", "the holdfast binary to measure; several, with commas between, are compared")
 	flags.StringVar(&jsonFile, "json", "", "write everything that was measured to this `file` as well")
 	flags.StringVar(&o.profile, "profile", "", "after the rounds, profile holdfast during this `row` with perf and strace")
 	flags.DurationVar(&o.patience, "patience", 0, "how long to wait in all for others to leave the machine alone, and to repeat what they disturbed")
@@ -88,6 +91,12 @@ func parse(args []string, stderr io.Writer) (o options, jsonFile string, err err
 		return o, "", fmt.Errorf("unexpected argument %q", flags.Arg(0))
 	}
 	all := allRows()
+	binaries := split(holdfastPath)
+	if len(binaries) > 1 {
+		for i := range all {
+			all[i].References = append(all[i].References, holdfast)
+		}
+	}
 	if quick {
 		given := map[string]bool{}
 		flags.Visit(func(f *flag.Flag) { given[f.Name] = true })
@@ -116,7 +125,7 @@ func parse(args []string, stderr io.Writer) (o options, jsonFile string, err err
 	if o.rows, err = selectNamed("row", all, func(r Row) string { return r.Name }, split(rows)); err != nil {
 		return o, "", err
 	}
-	if o.candidates, err = selectNamed("candidate", allCandidates(holdfastPath), func(c candidate) string { return c.name }, split(candidates)); err != nil {
+	if o.candidates, err = selectNamed("candidate", allCandidates(binaries...), func(c candidate) string { return c.name }, split(candidates)); err != nil {
 		return o, "", err
 	}
 	if o.profile != "" && !slices.ContainsFunc(o.rows, func(r Row) bool { return r.Name == o.profile && r.Load != loadIdle }) {

@@ -81,10 +81,7 @@ func (r *Report) summarize(targets []Target) {
 					all = append(all, v)
 				}
 				result.Value = spreadOf(all)
-				for j, reference := range row.References {
-					if !metric.Ratio || i > 0 && j > 0 {
-						continue
-					}
+				for _, reference := range r.references(row, i) {
 					base, _ := r.values(row.Name, reference, metric.Name)
 					if ratio := ratioSpread(values, base); ratio.N > 0 {
 						if result.Ratios == nil {
@@ -120,6 +117,20 @@ func (r *Report) summarize(targets []Target) {
 		}
 		r.Verdicts = append(r.Verdicts, Verdict{target, reached, met})
 	}
+}
+
+// references returns what the i-th metric of a row has ratios to.
+func (r *Report) references(row Row, i int) []string {
+	if !row.Metrics[i].Ratio {
+		return nil
+	}
+	measured := slices.DeleteFunc(slices.Clone(row.References), func(name string) bool {
+		return !slices.ContainsFunc(r.Samples, func(s Sample) bool { return s.Candidate == name })
+	})
+	if i > 0 {
+		return measured[:min(1, len(measured))]
+	}
+	return measured
 }
 
 // values returns a metric by round, and how many errors there were in all.

@@ -14,8 +14,9 @@ type Row struct {
 	Load        loadKind `json:"load"`
 	Connections int      `json:"connections"`
 	Metrics     []Metric `json:"metrics"`
-	// References are the candidates that ratios are taken to, the first of
-	// them for every metric that has ratios, the others for the first metric.
+	// References are the candidates that ratios are taken to: the first of
+	// them that was measured for every metric that has ratios, the others for
+	// the first metric.
 	References []string `json:"references"`
 }
 

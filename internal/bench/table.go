@@ -62,10 +62,8 @@ func (r *Report) block(b *strings.Builder, row Row) {
 	head := []string{""}
 	for i, m := range row.Metrics {
 		head = append(head, m.Title)
-		for j, reference := range row.References {
-			if m.Ratio && (i == 0 || j == 0) && r.measured(reference) {
-				head = append(head, "x "+reference)
-			}
+		for _, reference := range r.references(row, i) {
+			head = append(head, "x "+reference)
 		}
 	}
 	fmt.Fprintln(tw, strings.Join(head, "\t")+"\t")
@@ -82,10 +80,8 @@ func (r *Report) block(b *strings.Builder, row Row) {
 				}
 			}
 			line = append(line, value)
-			for j, reference := range row.References {
-				if m.Ratio && (i == 0 || j == 0) && r.measured(reference) {
-					line = append(line, ratioText(result.Ratios[reference], c.Name == reference))
-				}
+			for _, reference := range r.references(row, i) {
+				line = append(line, ratioText(result.Ratios[reference], c.Name == reference))
 			}
 		}
 		if measured {
@@ -93,15 +89,6 @@ func (r *Report) block(b *strings.Builder, row Row) {
 		}
 	}
 	_ = tw.Flush() // into memory
-}
-
-func (r *Report) measured(candidate string) bool {
-	for _, s := range r.Samples {
-		if s.Candidate == candidate {
-			return true
-		}
-	}
-	return false
 }
 
 func ratioText(s Spread, self bool) string {
