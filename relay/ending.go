@@ -30,6 +30,7 @@ type stream struct {
 	held   bool // bytes were read and are not written yet
 	acked  bool // the sink's kernel has acknowledged every byte written
 	passed bool // the end of stream was passed on to the sink
+	meant  bool // the source still listens after its end of stream: it has not crashed
 	broken bool // the sink takes nothing any more; what it sent before is still being read
 }
 
@@ -77,8 +78,9 @@ func decide(in, out stream, answered bool) action {
 		return actEndBackend
 	case out.over == overFIN && !out.passed && out.delivered() &&
 		// The client reads this end as "all is well": say it only when every
-		// byte of its own has arrived.
-		in.delivered() && (in.passed || in.over == notOver && answered):
+		// byte of its own has arrived, or while it goes on talking to a backend
+		// that goes on listening.
+		(in.over == notOver && out.meant || in.delivered() && (in.passed || in.over == notOver && answered)):
 		return actEndClient
 	case in.passed && out.passed:
 		return actClose

@@ -178,6 +178,60 @@ func TestMeantEndIsNotHeldBack(t *testing.T) {
 	})
 }
 
+// TestHalfClosedBackendListens: a backend that has ended its own stream and
+// reads on has not crashed, and a client that never stops talking is told so
+// all the same.
+func TestHalfClosedBackendListens(t *testing.T) {
+	each(t, func(t *testing.T, host string) {
+		g, b := newRig(t), newBackend(t, host)
+		s := g.service(t, host, ServiceOptions{}, b.addr())
+		for _, talk := range []struct {
+			size  int
+			pause time.Duration
+		}{{100, 5 * time.Millisecond}, {64 << 10, time.Microsecond}} {
+			client := dial(t, s.Addrs()[0])
+			server := b.next(t)
+			pass(t, client, server, random(1000))
+			stop, sent := make(chan struct{}), make(chan int64, 1)
+			received := make(chan int64, 1)
+			go func() {
+				var n int64
+				pause := time.NewTicker(talk.pause)
+				defer pause.Stop()
+				for data := random(talk.size); ; {
+					k, err := client.Write(data)
+					if n += int64(k); err != nil {
+						break
+					}
+					select {
+					case <-stop:
+					case <-pause.C:
+						continue
+					}
+					break
+				}
+				client.(*net.TCPConn).CloseWrite()
+				sent <- n
+			}()
+			go func() {
+				n, _ := io.Copy(io.Discard, server)
+				received <- n
+			}()
+			server.CloseWrite()
+			if err := client.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
+				t.Fatal(err)
+			}
+			wantEOF(t, client)
+			close(stop)
+			if want, got := <-sent, <-received; want != got {
+				t.Errorf("%d of %d bytes have arrived after the half-close", got, want)
+			}
+			client.Close()
+			server.Close()
+		}
+	})
+}
+
 func TestMarkDown(t *testing.T) {
 	each(t, func(t *testing.T, host string) {
 		for _, policy := range []LostPolicy{LostReset, LostDrain} {

@@ -126,6 +126,8 @@ type pair struct {
 	endedFirst Side  // whose end of stream came first; ByRelay: nobody's yet
 	lastIn     int64 // when the client last sent something
 	unanswered bool  // and the backend has sent nothing since
+
+	writtenAtEnd uint64 // in.written when the backend's end of stream came
 }
 
 // advance moves what can be moved and draws the consequences.
@@ -186,6 +188,9 @@ func (p *pair) pump(f *flow, direction int, src, dst *leg) (more bool) {
 			src.fail(0) // an error met while writing is no end of stream
 			if p.endedFirst == ByRelay {
 				p.endedFirst = src.side
+			}
+			if src.side == ByBackend {
+				p.writtenAtEnd = p.in.written
 			}
 			return false
 		}
@@ -264,6 +269,7 @@ func (p *pair) letGo(f *flow) {
 func (p *pair) settle() {
 	for {
 		in, out := p.view(&p.in, &p.client, &p.backend), p.view(&p.out, &p.backend, &p.client)
+		out.meant = p.listens()
 		switch decide(in, out, p.answered()) {
 		case actWait:
 			p.awaitAcks(in, out)
@@ -340,6 +346,17 @@ func (p *pair) answered() bool {
 	}
 	unread, _ := sys.Unread(p.client.fd)
 	return unread == 0
+}
+
+// listens reports whether the backend has acknowledged bytes that were sent to
+// it after its end of stream had come: then it has only ended its own stream. A
+// killed backend's kernel answers such bytes with a RST, never with an
+// acknowledgement.
+func (p *pair) listens() bool {
+	if p.backend.over != overFIN || p.out.passed || p.backend.broken() {
+		return false
+	}
+	return p.in.written-uint64(unacked(&p.backend)) > p.writtenAtEnd
 }
 
 // quietClient is how long a client must not have sent anything before an end of
