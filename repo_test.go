@@ -480,3 +480,43 @@ func TestTrackedFiles(t *testing.T) {
 		}
 	}
 }
+
+var link = regexp.MustCompile(`\]\(([^)#\s]+)(#[^)]*)?\)`)
+
+func TestDocumentationLinks(t *testing.T) {
+	var pages []string
+	for _, dir := range []string{".", "docs"} {
+		err := filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
+			switch {
+			case err != nil:
+				return err
+			case d.IsDir() && path != dir && (dir == "." || strings.HasPrefix(d.Name(), ".")):
+				return filepath.SkipDir
+			case filepath.Ext(path) == ".md":
+				pages = append(pages, path)
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(pages) == 0 {
+		t.Fatal("no pages found")
+	}
+	for _, page := range pages {
+		text, err := os.ReadFile(page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range link.FindAllSubmatch(text, -1) {
+			to := string(m[1])
+			if strings.Contains(to, "://") {
+				continue
+			}
+			if _, err := os.Stat(filepath.Join(filepath.Dir(page), to)); err != nil {
+				t.Errorf("%s links to %s, which is not there", page, to)
+			}
+		}
+	}
+}
