@@ -182,6 +182,7 @@ func (d *Daemon) announce() {
 	open, openErr := sys.OpenFiles()
 	if err := errors.Join(err, openErr); err != nil {
 		d.log.Warn("the limit of descriptors could not be read", "err", err)
+		d.log.Info("ready")
 		return
 	}
 	const forConnection = 2
@@ -189,7 +190,6 @@ func (d *Daemon) announce() {
 	attrs := []any{"descriptors", soft, "hard_limit", hard, "connections_fit", max(fits, 0)}
 	if fits < 512 {
 		d.log.Warn("few connections fit: raise the hard limit of descriptors (LimitNOFILE= in a unit, ulimit -Hn in a shell)", attrs...)
-		return
 	}
 	d.log.Info("ready", attrs...)
 }
