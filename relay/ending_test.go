@@ -150,6 +150,33 @@ func TestCrashIsNotAnEnd(t *testing.T) {
 	})
 }
 
+// TestResetRightBehindAnEnd: the backend's process dies while the relay is about
+// to write to it, so that the kernel reports its FIN and the RST that the bytes
+// draw in one event. recv says of such a socket that its stream has ended, and
+// nothing of the error.
+func TestResetRightBehindAnEnd(t *testing.T) {
+	each(t, func(t *testing.T, host string) {
+		g, b := newRig(t), newBackend(t, host)
+		s := g.service(t, host, ServiceOptions{}, b.addr())
+		client := dial(t, s.Addrs()[0])
+		server := b.next(t)
+		pass(t, client, server, random(10))
+		g.ask(func(l *loop) {
+			l.kernel.send = func(fd int, p []byte) (int, syscall.Errno) {
+				server.Close() // nothing is unread: a FIN
+				return realKernel.send(fd, p)
+			}
+		})
+		client.Write(random(1000))
+		client.(*net.TCPConn).CloseWrite()
+		client.SetReadDeadline(time.Now().Add(5 * time.Second)) // below the bound of dead peers
+		wantRST(t, client)
+		if e := g.end(t, 0); e.Cause != CauseReset || e.By != ByBackend {
+			t.Errorf("the end is %+v", e)
+		}
+	})
+}
+
 // TestMeantEndIsNotHeldBack: an answer and its end reach the client at once,
 // and so does the end of a backend that is still listening; only an end that
 // could be a crash waits for a moment of quiet.

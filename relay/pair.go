@@ -185,6 +185,11 @@ func (p *pair) pump(f *flow, direction int, src, dst *leg) (more bool) {
 			return false
 		case n == 0:
 			src.over = overFIN
+			if src.erred && src.errno == 0 {
+				// A RST came right behind the FIN, in the same event: recv
+				// returns the end and keeps the error.
+				src.fail(sys.SocketError(src.fd))
+			}
 			src.fail(0) // an error met while writing is no end of stream
 			if p.endedFirst == ByRelay {
 				p.endedFirst = src.side
