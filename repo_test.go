@@ -97,7 +97,6 @@ var testEdges = []edge{
 	{"lab/wire", "lab", "the wire is a cable of a laboratory"},
 	{"lab/wire", "lab/traffic", "what passes the wire is checked"},
 	{"internal/cli", "internal/probe", "who listens, asked without connecting"},
-	{"internal/cli", "lab/traffic", "real servers, and their own load generators"},
 }
 
 type edge struct{ from, to, reason string }

@@ -98,7 +98,7 @@ func TestRealPrograms(t *testing.T) {
 // openDir makes a directory that every user can enter.
 func openDir(t *testing.T) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "holdfast-programs")
+	dir, err := os.MkdirTemp("", "holdfast-programs") //nolint:usetesting // the way to T.TempDir is closed to other users
 	if err != nil {
 		t.Fatal(err)
 	}
