@@ -32,9 +32,9 @@ kind, readers among them that pause for longer than the bound, live through
 5 % of lost frames in both directions, every byte right.`,
 		Variants: []Variant{
 			{Policy: "dead_peer_timeout 7s", Fault: hostsVanish, Demo: true},
-			{Policy: "dead_peer_timeout 15s", Fault: hostsVanish, Title: "the default bound"},
+			{Policy: "dead_peer_timeout 15s", Fault: hostsVanish, Title: "the default bound", Long: true},
 			{Policy: "dead_peer_timeout 7s", Fault: lossyLink, Title: "50 connections for 15 s, none may die"},
-			{Policy: "dead_peer_timeout 15s", Fault: lossyLink, Title: "200 connections for 60 s, none may die"},
+			{Policy: "dead_peer_timeout 15s", Fault: lossyLink, Title: "200 connections for 60 s, none may die", Long: true},
 		},
 		Demo: true,
 		Run:  halfOpen,

@@ -43,6 +43,7 @@ type Variant struct {
 
 	Title string `json:"-"` // what is special about it, in half a sentence
 	Demo  bool   `json:"-"` // it belongs to the short demonstration
+	Long  bool   `json:"-"` // the same as another one, for longer: for campaigns, and not for go test
 }
 
 func (v Variant) String() string {
@@ -54,6 +55,7 @@ func All() []Scene {
 	return []Scene{
 		BackendDies(),
 		HalfOpen(),
+		Endings(),
 		PortInUse(),
 	}
 }

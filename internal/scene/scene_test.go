@@ -43,6 +43,9 @@ func TestScenes(t *testing.T) {
 	})
 	for _, s := range scene.All() {
 		for _, variant := range s.Variants {
+			if variant.Long {
+				continue
+			}
 			for _, family := range []lab.Family{lab.IPv4, lab.IPv6} {
 				t.Run(fmt.Sprintf("%s/%s/%s", s.Name, variant, family), func(t *testing.T) {
 					play(t, s, scene.Env{Family: family, Variant: variant, Seed: 1, Program: program, Short: true})
