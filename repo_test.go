@@ -63,6 +63,7 @@ var edges = []edge{
 	{"cmd/holdfast", "internal/cli", "the program is its command line"},
 	{"internal/cli", "balance", "the words for its policies"},
 	{"internal/cli", "health", "flags become a check"},
+	{"internal/cli", "internal/probe", "what the laboratory lacks here"},
 	{"internal/cli", "internal/daemon", "what the relay command runs"},
 	{"internal/cli", "internal/scene", "what the demo command plays"},
 	{"internal/cli", "lab", "a demonstration takes everything with it, however it ends"},
@@ -96,7 +97,6 @@ var testEdges = []edge{
 	{"internal/scene", "internal/cli", "the test binary is holdfast too, which scenes run as a process"},
 	{"lab/wire", "lab", "the wire is a cable of a laboratory"},
 	{"lab/wire", "lab/traffic", "what passes the wire is checked"},
-	{"internal/cli", "internal/probe", "who listens, asked without connecting"},
 }
 
 type edge struct{ from, to, reason string }

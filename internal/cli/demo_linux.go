@@ -15,6 +15,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/holdfast-net/holdfast/internal/probe"
 	"github.com/holdfast-net/holdfast/internal/scene"
 	"github.com/holdfast-net/holdfast/lab"
 	"github.com/holdfast-net/holdfast/lab/traffic"
@@ -182,7 +183,11 @@ func (f *demoFlags) parse(cmd *cobra.Command, args []string) (*demo, error) {
 func (d *demo) run(ctx context.Context, s Streams) (err error) {
 	enterLab()
 	if sup := lab.Supported(lab.Topology{}); sup.Answer != lab.Yes {
-		return fmt.Errorf("scenes cannot be played here: %s", sup.Why)
+		text := "scenes cannot be played here: " + sup.Why
+		for _, r := range probe.Missing(probe.Laboratory()) {
+			text += "\n" + r.String()
+		}
+		return errors.New(text)
 	}
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/holdfast-net/holdfast/internal/probe"
 	"github.com/holdfast-net/holdfast/internal/sys"
 	"github.com/holdfast-net/holdfast/relay"
 )
@@ -177,6 +178,9 @@ func ended() context.Context {
 func (d *Daemon) announce() {
 	for _, s := range d.services {
 		s.announce()
+	}
+	for _, r := range probe.Relay() {
+		d.log.Debug("probed", "name", r.Name, "answer", r.Answer.String(), "evidence", r.Evidence, "needed_for", r.For)
 	}
 	soft, hard, err := sys.FileLimit()
 	open, openErr := sys.OpenFiles()

@@ -37,3 +37,12 @@ type Result struct {
 	For      string `json:"needed_for"`           // what does not work without it
 	Remedy   string `json:"what_to_do,omitempty"` // only where Answer is not Yes
 }
+
+// String says all of it in a line.
+func (r Result) String() string {
+	s := fmt.Sprintf("%s, needed for %s: %s (%s)", r.Name, r.For, r.Answer, r.Evidence)
+	if r.Remedy != "" {
+		s += "; " + r.Remedy
+	}
+	return s
+}

@@ -19,18 +19,24 @@ const (
 	capSysAdmin       = 21
 )
 
-// Capabilities asks for everything that some command of the program needs.
-func Capabilities() []Result {
+// Relay asks for what `holdfast relay` can make use of.
+func Relay() []Result {
+	return []Result{
+		processCapabilities().result("CAP_NET_BIND_SERVICE", capNetBindService,
+			"listening on ports below "+strconv.Itoa(unprivilegedPortStart()), privilegedPortRemedy),
+		descriptors(),
+	}
+}
+
+// Laboratory asks for what the laboratory of the scenes cannot do without.
+func Laboratory() []Result {
 	caps := processCapabilities()
 	return []Result{
-		caps.result("CAP_NET_BIND_SERVICE", capNetBindService, "listening on ports below "+strconv.Itoa(unprivilegedPortStart()),
-			privilegedPortRemedy),
-		caps.result("CAP_NET_ADMIN", capNetAdmin, "setting up the laboratory's networks", "run as root"),
-		caps.result("CAP_NET_RAW", capNetRaw, "reading packets in the laboratory", "run as root"),
-		caps.result("CAP_SYS_ADMIN", capSysAdmin, "making the laboratory's network namespaces", "run as root"),
+		caps.result("CAP_SYS_ADMIN", capSysAdmin, "making network namespaces", "run as root"),
+		caps.result("CAP_NET_ADMIN", capNetAdmin, "setting up their networks", "run as root"),
+		caps.result("CAP_NET_RAW", capNetRaw, "reading packets in them", "run as root"),
 		netNamespaces(sys.TryNetNamespace()),
 		tunDevice(os.OpenFile("/dev/net/tun", os.O_RDWR, 0)),
-		descriptors(),
 	}
 }
 
@@ -98,7 +104,7 @@ func (c capabilitySet) result(name string, bit int, needed, remedy string) Resul
 }
 
 func netNamespaces(err error) Result {
-	r := Result{Name: "network namespaces", For: "the laboratory: demo, test and campaign"}
+	r := Result{Name: "network namespaces", For: "a host of the laboratory"}
 	switch {
 	case err == nil:
 		r.Answer, r.Evidence = Yes, "made one, which is gone again"
@@ -116,7 +122,7 @@ func netNamespaces(err error) Result {
 
 // tunDevice judges what opening the device gave, and closes it.
 func tunDevice(f *os.File, err error) Result {
-	r := Result{Name: "/dev/net/tun", For: "the laboratory's wire with delay, loss and reordering"}
+	r := Result{Name: "/dev/net/tun", For: "a wire with delay, loss and reordering"}
 	switch {
 	case err == nil:
 		f.Close()
