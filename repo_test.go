@@ -80,6 +80,7 @@ var edges = []edge{
 	{"internal/netnstest", "internal/netns", "the namespace that a test gets"},
 	{"internal/netnstest", "internal/rtnl", "its loopback interface is up"},
 	{"internal/probe", "internal/sys", "what is asked of the kernel itself"},
+	{"internal/scene", "internal/sys", "what poll, read and write say at the end of a connection, one call at a time"},
 	{"internal/scene", "lab", "the network that a scene is played in, and its faults"},
 	{"internal/scene", "lab/traffic", "clients and servers that check every byte"},
 	{"lab", "internal/netns", "a host is a namespace"},
