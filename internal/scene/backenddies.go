@@ -179,6 +179,13 @@ func loads(dial traffic.DialFunc, address string, perBackend, backends int) []tr
 		o.Dial, o.Address = dial, address
 		groups = append(groups, traffic.Group{Count: perBackend * backends, Client: o})
 	}
+	// More at a time than the buffers on the way hold: a client that uploads to
+	// a silent backend gets stuck in its write.
+	for _, p := range []traffic.Pattern{traffic.Upload, traffic.Download} {
+		groups = append(groups, traffic.Group{Count: backends, Client: traffic.ClientOptions{
+			Dial: dial, Address: address, Pattern: p, Size: 6 << 20, Period: 300 * time.Millisecond,
+		}})
+	}
 	return groups
 }
 
