@@ -38,14 +38,19 @@ func (m leakChecked) Run() int {
 // TestMain makes the programs that the scripts run of the test binary.
 func TestMain(m *testing.M) {
 	testscript.Main(leakChecked{m}, map[string]func(){
-		"holdfast": func() { os.Exit(Main(os.Args[1:], Streams{Out: os.Stdout, Err: os.Stderr})) },
-		"echod":    func() { program(echod) },
-		"say":      func() { program(say) },
-		"hang":     func() { program(hang) },
-		"leave":    func() { program(leave) },
-		"nobody":   func() { program(nobody) },
+		"holdfast": holdfast,
+		// What the scene port-in-use calls the program that has taken the port.
+		"web-server": holdfast,
+
+		"echod":  func() { program(echod) },
+		"say":    func() { program(say) },
+		"hang":   func() { program(hang) },
+		"leave":  func() { program(leave) },
+		"nobody": func() { program(nobody) },
 	})
 }
+
+func holdfast() { os.Exit(Main(os.Args[1:], Streams{Out: os.Stdout, Err: os.Stderr})) }
 
 func program(f func(args []string) error) {
 	if err := f(os.Args[1:]); err != nil {

@@ -124,7 +124,7 @@ func Play(ctx context.Context, s Scene, e Env) (*Verdict, error) {
 	v, err := s.Run(ctx, &e)
 	disturbed := watch.stop()
 	if err != nil {
-		return nil, fmt.Errorf("scene %s (%s): %w", s.Name, strings.TrimSuffix(e.Variant.String()+", "+e.Family.String(), ", "), err)
+		return nil, fmt.Errorf("scene %s (%s): %w", s.Name, strings.TrimPrefix(e.Variant.String()+", "+e.Family.String(), ", "), err)
 	}
 	v.Scene, v.Variant, v.Family, v.Seed = s.Name, e.Variant, e.Family.String(), e.Seed
 	v.Took, v.Disturbed = time.Since(e.began), disturbed
@@ -142,7 +142,7 @@ const disturbedBy = 10 * time.Millisecond
 func PlayUndisturbed(ctx context.Context, s Scene, e Env, again func(*Verdict)) (*Verdict, error) {
 	for i := 0; ; i++ {
 		v, err := Play(ctx, s, e)
-		if err != nil || v.OK() || !v.Correct() || v.Disturbed < disturbedBy || i == 2 {
+		if err != nil || !v.machineAtFault() || i == 2 {
 			return v, err
 		}
 		again(v)

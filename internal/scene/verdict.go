@@ -3,6 +3,7 @@
 package scene
 
 import (
+	"encoding/json"
 	"fmt"
 	"slices"
 	"strconv"
@@ -39,6 +40,21 @@ func (v *Verdict) OK() bool {
 	return len(v.Failures) == 0 && !slices.ContainsFunc(v.Figures, func(f *Figure) bool { return !f.OK() })
 }
 
+// machineAtFault reports whether nothing but times is wrong, and the machine
+// kept the judge itself from running for so long that they say little.
+func (v *Verdict) machineAtFault() bool {
+	return v.Correct() && !v.OK() && v.Disturbed >= disturbedBy
+}
+
+// MarshalJSON adds whether everything is as it must be.
+func (v *Verdict) MarshalJSON() ([]byte, error) {
+	type fields Verdict
+	return json.Marshal(struct {
+		OK bool `json:"ok"`
+		*fields
+	}{v.OK(), (*fields)(v)})
+}
+
 // Wrong lists what is not as it must be, one sentence each; with times or not.
 func (v *Verdict) Wrong(times bool) []string {
 	wrong := slices.Clone(v.Failures)
@@ -47,7 +63,7 @@ func (v *Verdict) Wrong(times bool) []string {
 			wrong = append(wrong, fmt.Sprintf("%s: %s, allowed %s", f.Name, f.Measured(), f.Allowed()))
 		}
 	}
-	if times && v.Correct() && len(wrong) > 0 && v.Disturbed >= disturbedBy {
+	if times && v.machineAtFault() {
 		wrong = append(wrong, "the machine was busy: it kept the judge itself waiting for up to "+milliseconds(v.Disturbed))
 	}
 	return wrong
