@@ -39,10 +39,10 @@ func (g *leg) note(bits uint32) {
 	if bits&sys.EventError != 0 {
 		g.erred = true
 	}
-	if g.erred && g.errno == 0 && g.over != notOver {
+	if g.erred && g.over != notOver {
 		// Nobody reads a stream that has ended, so nobody else would learn
 		// that a RST came behind its FIN.
-		g.fail(sys.SocketError(g.fd))
+		g.failure()
 	}
 }
 
@@ -58,7 +58,15 @@ func (g *leg) fail(errno syscall.Errno) {
 }
 
 // broken reports whether the leg takes no more bytes.
-func (g *leg) broken() bool { return g.errno != 0 }
+func (g *leg) broken() bool { return g.erred || g.errno != 0 }
+
+// failure is the error of a broken leg, also while its stream is still read.
+func (g *leg) failure() syscall.Errno {
+	if g.errno == 0 {
+		g.fail(sys.SocketError(g.fd))
+	}
+	return g.errno
+}
 
 // A flow is one direction of a connection. read == written + len(held bytes).
 type flow struct {
@@ -146,7 +154,7 @@ func (p *pair) advance() {
 	if p.stage != stageOpen {
 		return
 	}
-	if p.client.over|p.backend.over != notOver || p.client.errno|p.backend.errno != 0 {
+	if p.client.over|p.backend.over != notOver || p.client.broken() || p.backend.broken() {
 		if p.settle(); p.stage != stageOpen {
 			return
 		}
@@ -185,12 +193,12 @@ func (p *pair) pump(f *flow, direction int, src, dst *leg) (more bool) {
 			return false
 		case n == 0:
 			src.over = overFIN
-			if src.erred && src.errno == 0 {
-				// A RST came right behind the FIN, in the same event: recv
-				// returns the end and keeps the error.
-				src.fail(sys.SocketError(src.fd))
+			if src.broken() {
+				// An error met while writing, or a RST behind the FIN, which
+				// Linux does not show to a reader: no end of stream.
+				src.failure()
+				src.fail(0)
 			}
-			src.fail(0) // an error met while writing is no end of stream
 			if p.endedFirst == ByRelay {
 				p.endedFirst = src.side
 			}
@@ -307,6 +315,10 @@ func (p *pair) settle() {
 // answer can matter.
 func (p *pair) view(f *flow, src, dst *leg) stream {
 	s := stream{over: src.over, held: f.held(), passed: f.passed, broken: dst.broken()}
+	if s.broken && s.over == notOver && src.broken() {
+		// What is unread can go nowhere, so nobody reads up to the end.
+		s.over = overBy(src.failure())
+	}
 	if !s.held && !s.passed && !s.broken && p.client.over|p.backend.over != notOver {
 		s.acked = unacked(dst) == 0
 	}
