@@ -1,0 +1,416 @@
+package daemon
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/holdfast-net/holdfast/health"
+	"github.com/holdfast-net/holdfast/relay"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// A sink is a writer that can be read and waited for while it is written.
+type sink struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+	wake chan struct{}
+}
+
+func newSink() *sink { return &sink{wake: make(chan struct{}, 1)} }
+
+func (s *sink) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	defer func() {
+		select {
+		case s.wake <- struct{}{}:
+		default:
+		}
+	}()
+	return s.text.Write(p)
+}
+
+func (s *sink) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.text.String()
+}
+
+// await waits until text is in the sink.
+func (s *sink) await(t *testing.T, text string) {
+	t.Helper()
+	deadline := time.After(10 * time.Second)
+	for !strings.Contains(s.String(), text) {
+		select {
+		case <-s.wake:
+		case <-deadline:
+			t.Fatalf("%q is not in:\n%s", text, s)
+		}
+	}
+}
+
+// A backend is an echo server that can go away.
+type backend struct {
+	l    net.Listener
+	mu   sync.Mutex
+	open []net.Conn
+	done sync.WaitGroup
+}
+
+func startBackend(t *testing.T, address string) *backend {
+	t.Helper()
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := &backend{l: l}
+	b.done.Go(func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			b.mu.Lock()
+			b.open = append(b.open, c)
+			b.mu.Unlock()
+			b.done.Go(func() { _, _ = io.Copy(c, c) })
+		}
+	})
+	t.Cleanup(b.close)
+	return b
+}
+
+// refuse closes the listener alone: established connections stay.
+func (b *backend) refuse() { b.l.Close() }
+
+func (b *backend) close() {
+	b.l.Close()
+	b.mu.Lock()
+	for _, c := range b.open {
+		c.Close()
+	}
+	b.mu.Unlock()
+	b.done.Wait()
+}
+
+func (b *backend) address() relay.Address { return relay.MustParseAddress(b.l.Addr().String()) }
+
+// A running is a daemon that serves.
+type running struct {
+	*Daemon
+	log, events *sink
+	signals     chan os.Signal
+	served      chan error
+}
+
+func start(t *testing.T, o ServiceOptions) *running {
+	t.Helper()
+	r := &running{log: newSink(), events: newSink(), signals: make(chan os.Signal, 2), served: make(chan error, 1)}
+	var err error
+	r.Daemon, err = New(Options{
+		Services: []ServiceOptions{o}, Loops: 2, Events: r.events,
+		Logger: slog.New(slog.NewTextHandler(r.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() { r.served <- r.Serve(ctx, r.signals) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-r.served; err != nil {
+			t.Errorf("Serve: %v", err)
+		}
+		r.served <- nil
+		if err := r.Close(); err != nil {
+			t.Errorf("Close: %v", err)
+		}
+	})
+	return r
+}
+
+// connect makes a client that has exchanged a line.
+func (r *running) connect(t *testing.T) *bufio.ReadWriter {
+	t.Helper()
+	c, err := net.Dial("tcp", r.services[0].relay.Addrs()[0].String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	if err := c.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	rw := bufio.NewReadWriter(bufio.NewReader(c), bufio.NewWriterSize(c, 1))
+	exchange(t, rw)
+	return rw
+}
+
+func exchange(t *testing.T, rw *bufio.ReadWriter) {
+	t.Helper()
+	if _, err := rw.WriteString("hello\n"); err != nil {
+		t.Fatal(err)
+	}
+	if err := rw.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	if line, err := rw.ReadString('\n'); line != "hello\n" || err != nil {
+		t.Fatalf("the echo is %q, %v", line, err)
+	}
+}
+
+// isReset reads the end of a connection, which must be a reset.
+func isReset(t *testing.T, rw *bufio.ReadWriter) {
+	t.Helper()
+	if _, err := rw.ReadByte(); !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("the connection ended with %v, want a reset", err)
+	}
+}
+
+// quick is a check that notices within milliseconds.
+var quick = health.Check{Interval: 5 * time.Millisecond, Timeout: 500 * time.Millisecond, Fall: 2, Rise: 1}
+
+func echoService(b *backend, listen string) ServiceOptions {
+	return ServiceOptions{
+		Relay: relay.ServiceOptions{
+			Name: "echo", Listen: []relay.Address{relay.MustParseAddress(listen)},
+			Backends: []relay.Backend{{Name: "b1", Address: b.address(), Weight: 100}},
+		},
+		Check: quick,
+	}
+}
+
+// What a check finds reaches the relay: clients of a backend that is down are
+// told, and it gets clients again when it is up.
+func TestCheckReachesRelay(t *testing.T) {
+	for _, host := range []string{"127.0.0.1:0", "[::1]:0"} {
+		t.Run(host, func(t *testing.T) {
+			b := startBackend(t, host)
+			r := start(t, echoService(b, host))
+			client := r.connect(t)
+			r.events.await(t, `"state":"up"`)
+			b.refuse()
+			isReset(t, client)
+			r.events.await(t, `"cause":"backend_down"`)
+			r.log.await(t, "every backend is down")
+			startBackend(t, b.address().String())
+			r.log.await(t, "clients are served again")
+			r.connect(t)
+		})
+	}
+}
+
+// What the relay notices reaches the check: with one that would ask again only in
+// an hour, a refused connect takes the backend down.
+func TestEvidenceReachesCheck(t *testing.T) {
+	b := startBackend(t, "127.0.0.1:0")
+	o := echoService(b, "127.0.0.1:0")
+	o.Check.Interval, o.Check.Fall = time.Hour, 1
+	r := start(t, o)
+	r.events.await(t, `"state":"up"`)
+	b.refuse()
+	c, err := net.Dial("tcp", r.services[0].relay.Addrs()[0].String())
+	if err == nil {
+		_, err = c.Read(make([]byte, 1))
+		c.Close()
+	}
+	if !errors.Is(err, syscall.ECONNRESET) {
+		t.Fatalf("a client without a backend got %v, want a reset", err)
+	}
+	r.events.await(t, `"state":"down","reason":"a client's connection to `)
+}
+
+func TestSignalTellsAtOnce(t *testing.T) {
+	r := start(t, echoService(startBackend(t, "127.0.0.1:0"), "127.0.0.1:0"))
+	client := r.connect(t)
+	r.signals <- syscall.SIGTERM
+	isReset(t, client)
+	r.log.await(t, "msg=stopped")
+	if got := r.Totals(); got.Connections != 1 || got.BytesIn != 6 || got.BytesOut != 6 || got.ByCause[relay.CauseShutdown] != 1 {
+		t.Errorf("totals %+v", got)
+	}
+}
+
+func TestSignalDrains(t *testing.T) {
+	o := echoService(startBackend(t, "127.0.0.1:0"), "127.0.0.1:0")
+	o.Relay.Drain.Timeout = time.Hour
+	r := start(t, o)
+	client := r.connect(t)
+	r.signals <- syscall.SIGTERM
+	r.log.await(t, "connections may end by themselves")
+	exchange(t, client)
+	r.signals <- syscall.SIGINT
+	isReset(t, client)
+	r.log.await(t, "msg=stopped")
+}
+
+func TestNewFailsWithAReason(t *testing.T) {
+	b := startBackend(t, "127.0.0.1:0")
+	o := echoService(b, b.address().String())
+	_, err := New(Options{Services: []ServiceOptions{o}})
+	if err == nil || !errors.Is(err, syscall.EADDRINUSE) || !strings.Contains(err.Error(), "in use by this program itself") {
+		t.Errorf("New: %v", err)
+	}
+	o = echoService(b, "127.0.0.1:0")
+	o.Check.Fall = -1
+	if _, err := New(Options{Services: []ServiceOptions{o}}); err == nil || !strings.Contains(err.Error(), "Fall") {
+		t.Errorf("New: %v", err)
+	}
+}
+
+// The names of the fields are a promise.
+func TestEventFields(t *testing.T) {
+	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	for _, tt := range []struct {
+		event Event
+		want  string
+	}{
+		{
+			endEvent(&relay.End{
+				ID: 7, Service: "redis", Client: "10.0.0.9:4000", Backend: "r1", Began: at, Age: 1500 * time.Millisecond,
+				BytesIn: 1, BytesOut: 2, Undelivered: 3, Cause: relay.CauseBackendDown, By: relay.ByRelay,
+				ToldClient: relay.ToldRST, ToldBackend: relay.ToldRST, Attempts: 1, Detail: "why",
+			}),
+			`{"event":"connection","time":"2026-01-02T03:04:06.5Z","service":"redis","backend":"r1","id":7,"client":"10.0.0.9:4000",` +
+				`"engine":"relay","cause":"backend_down","by":"holdfast","age":1.5,"bytes_in":1,"bytes_out":2,"undelivered":3,` +
+				`"told_client":"rst","told_backend":"rst","attempts":1,"detail":"why"}`,
+		},
+		{
+			Event{
+				Event: "backend", Time: at, Service: "redis", Backend: "r1",
+				BackendChange: &BackendChange{Address: relay.MustParseAddress("[::1]:6379"), State: "down", Reason: "why"},
+			},
+			`{"event":"backend","time":"2026-01-02T03:04:05Z","service":"redis","backend":"r1","address":"[::1]:6379","state":"down","reason":"why"}`,
+		},
+		{Event{Event: "lost", Time: at, Count: 3}, `{"event":"lost","time":"2026-01-02T03:04:05Z","count":3}`},
+	} {
+		got, err := json.Marshal(tt.event)
+		if err != nil || string(got) != tt.want {
+			t.Errorf("got  %s, %v\nwant %s", got, err, tt.want)
+		}
+	}
+}
+
+// stuck blocks its first write until it is told to go on.
+type stuck struct {
+	sink
+	entered, goOn chan struct{}
+	once          sync.Once
+}
+
+func (s *stuck) Write(p []byte) (int, error) {
+	s.once.Do(func() { close(s.entered); <-s.goOn })
+	return s.sink.Write(p)
+}
+
+// A reader that does not read costs events, which are counted, and never makes
+// the sender wait.
+func TestEventsAreLostAndCounted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		out := &stuck{entered: make(chan struct{}), goOn: make(chan struct{})}
+		out.wake = make(chan struct{}, 1)
+		w := newEventWriter(out)
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error)
+		go func() { done <- w.run(ctx) }()
+		w.send(Event{Event: "backend"})
+		<-out.entered
+		for range maxWaiting + 3 {
+			w.send(Event{Event: "backend"})
+		}
+		close(out.goOn)
+		synctest.Wait()
+		w.send(Event{Event: "backend"})
+		cancel()
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
+		got := out.String()
+		if n := strings.Count(got, `"event":"backend"`); n != maxWaiting+2 {
+			t.Errorf("%d events were written, want %d", n, maxWaiting+2)
+		}
+		if !strings.Contains(got, `"event":"lost"`) || !strings.Contains(got, `"count":3}`) {
+			t.Errorf("the loss of 3 events was not written")
+		}
+	})
+}
+
+type broken struct{}
+
+func (broken) Write([]byte) (int, error) { return 0, syscall.ENOSPC }
+
+// A full disk costs the events, and no connection.
+func TestEventsCannotBeWritten(t *testing.T) {
+	b := startBackend(t, "127.0.0.1:0")
+	log := newSink()
+	d, err := New(Options{
+		Services: []ServiceOptions{echoService(b, "127.0.0.1:0")}, Events: broken{},
+		Logger: slog.New(slog.NewTextHandler(log, nil)),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	r := &running{Daemon: d, log: log, signals: make(chan os.Signal, 1), served: make(chan error, 1)}
+	go func() { r.served <- d.Serve(t.Context(), r.signals) }()
+	log.await(t, "events are no longer written; connections carry on")
+	exchange(t, r.connect(t))
+	r.signals <- syscall.SIGTERM
+	if err := <-r.served; !errors.Is(err, syscall.ENOSPC) {
+		t.Errorf("Serve: %v, want the reason why events were not written", err)
+	}
+}
+
+func TestRemoveStale(t *testing.T) {
+	dir := t.TempDir()
+	path := func(name string) string { return filepath.Join(dir, name) }
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path("stale"), Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.SetUnlinkOnClose(false)
+	l.Close()
+	live, err := net.Listen("unix", path("live"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer live.Close()
+	datagram, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path("datagram"), Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer datagram.Close()
+	if err := os.WriteFile(path("file"), []byte("precious"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]string{
+		"stale": "", "missing": "", "live": "in use by this program itself", "file": "not a socket", "datagram": "in use",
+	} {
+		err := removeStale(path(name))
+		switch {
+		case want == "" && err != nil:
+			t.Errorf("%s: %v", name, err)
+		case want != "" && (err == nil || !strings.Contains(err.Error(), want)):
+			t.Errorf("%s: %v, want %q", name, err, want)
+		}
+		if _, statErr := os.Lstat(path(name)); (statErr == nil) != (want != "") {
+			t.Errorf("%s: afterwards %v", name, statErr)
+		}
+	}
+}
