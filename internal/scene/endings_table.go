@@ -413,7 +413,7 @@ func (t *trial) judge(limit time.Duration) (verdict string, ok bool) {
 		return "not told", false
 	case is == traffic.FIN && relayed.bytes != t.runs[1].actor.sentBytes():
 		return fmt.Sprintf("a clean end after %d of %d bytes", relayed.bytes, t.runs[1].actor.sentBytes()), false
-	case was == is && was == traffic.FIN && direct.write == "ok" && relayed.write != "ok" && t.ending == byHalfClose:
+	case was == traffic.FIN && is == traffic.FIN && direct.write == "ok" && relayed.write != "ok" && t.ending == byHalfClose:
 		return "a half-close became a full one", false
 	case was == is:
 		return "same", true
