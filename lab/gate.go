@@ -3,6 +3,7 @@
 package lab
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"sync/atomic"
@@ -59,16 +60,9 @@ func (k *Link) attachGates(seed uint64) error {
 		if err != nil {
 			return err
 		}
-		k.files = append(k.files, prog)
-		err = k.sw.ns.Do(func() error {
-			// What the host sends comes into the switch.
-			at, err := sys.AttachTCX(prog, k.port, d == ToHost)
-			if err == nil {
-				k.files = append(k.files, at)
-			}
-			return err
-		})
-		if err != nil {
+		// What the host sends comes into the switch.
+		err = k.sw.ns.Do(func() error { return sys.AttachTCX(prog, k.port, d == ToHost) })
+		if err := errors.Join(err, prog.Close()); err != nil {
 			return err
 		}
 	}

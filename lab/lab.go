@@ -68,7 +68,6 @@ type Link struct {
 	index    int              // the host's interface
 	port     int              // the switch's port
 	portName string
-	files    []*os.File // programs and their attachments
 	taps     [2]*os.File
 }
 
@@ -356,9 +355,6 @@ func closeNS(ns *netns.NS, nl *rtnl.Handle) error {
 
 func (k *Link) close() error {
 	var errs []error
-	for _, f := range k.files {
-		errs = append(errs, f.Close())
-	}
 	for _, f := range k.taps {
 		if f != nil {
 			if err := f.Close(); !errors.Is(err, os.ErrClosed) { // whoever carries the frames may have closed it

@@ -137,7 +137,8 @@ func (h *Host) Run(ctx context.Context, argv ...string) (string, error) {
 // PID is the number of the process, as this process sees it.
 func (p *Process) PID() int { return p.cmd.Process.Pid }
 
-// Done is closed when the process has ended.
+// Done is closed when the process has ended and its output has been read, up
+// to 1 s later if others hold its output open.
 func (p *Process) Done() <-chan struct{} { return p.done }
 
 // Wait waits for the end of the process, or of ctx. An end with another

@@ -109,20 +109,18 @@ func LoadClassifier(name string, insns []BPFInsn) (*os.File, error) {
 }
 
 // AttachTCX puts a program on a link of the calling thread's network
-// namespace: on what comes in, or on what goes out. The program leaves when
-// the returned file is closed or the link goes.
-func AttachTCX(prog *os.File, ifindex int, egress bool) (*os.File, error) {
+// namespace: on what comes in, or on what goes out. It stays as long as the
+// link, also when prog is closed.
+func AttachTCX(prog *os.File, ifindex int, egress bool) error {
 	attr := struct {
-		progFD, ifindex, attachType, flags uint32
-		relative, _                        uint32
-		revision                           uint64
-	}{progFD: uint32(prog.Fd()), ifindex: uint32(ifindex), attachType: unix.BPF_TCX_INGRESS}
+		ifindex, progFD, attachType, flags, replace, relative uint32
+		revision                                              uint64
+	}{ifindex: uint32(ifindex), progFD: uint32(prog.Fd()), attachType: unix.BPF_TCX_INGRESS}
 	if egress {
 		attr.attachType = unix.BPF_TCX_EGRESS
 	}
-	fd, err := bpf(unix.BPF_LINK_CREATE, unsafe.Pointer(&attr), unsafe.Sizeof(attr))
-	if err != nil {
-		return nil, fmt.Errorf("attach eBPF program to link %d: %w", ifindex, err)
+	if _, err := bpf(unix.BPF_PROG_ATTACH, unsafe.Pointer(&attr), unsafe.Sizeof(attr)); err != nil {
+		return fmt.Errorf("attach eBPF program to link %d: %w", ifindex, err)
 	}
-	return os.NewFile(uintptr(fd), "tcx-link"), nil
+	return nil
 }
