@@ -9,6 +9,8 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/netip"
+	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"sync"
@@ -38,8 +40,9 @@ var killKinds = []string{killProcess, killChecked, killMute, killDeath, killRese
 // that are hit at a random moment.
 type slaughter struct {
 	*Env
-	lab *lab.Lab
-	dir string
+	lab     *lab.Lab
+	haproxy string // the program that stands in for the relay; empty: none
+	dir     string
 
 	mu      sync.Mutex
 	rng     *rand.Rand
@@ -47,6 +50,7 @@ type slaughter struct {
 	hit     map[string]int             // connections cut by it
 	told    map[string][]time.Duration // and after how long they were told
 	whole   int                        // connections that were complete all the same
+	untold  int                        // clients that were not told in time
 	crossed int
 	lies    map[traffic.Lie]int
 	verdict *Verdict
@@ -57,8 +61,44 @@ func kills(ctx context.Context, e *Env) (*Verdict, error) {
 	if e.Variant.Policy == manyKills {
 		rounds, deaths = 30, 12
 	}
-	const lanes = 6 // with one backend each; deaths take one each
-	t, err := lab.OneArm(lab.Size{Clients: 1 + deaths, Nodes: 1, Backends: lanes + deaths})
+	s, err := e.slaughter(ctx, rounds, deaths, "")
+	if err != nil {
+		return nil, err
+	}
+	v := s.sum(killLanes*rounds + 2*deaths)
+	if haproxy := haproxyProgram(); e.Without && haproxy != "" {
+		e.Say("the same kills of backends without Holdfast: behind HAProxy")
+		without, err := e.slaughter(ctx, 3, 0, haproxy)
+		if err != nil {
+			return nil, err
+		}
+		n := 0
+		for _, k := range without.kills {
+			n += k
+		}
+		v.versus(notTold, fmt.Sprintf("%d in %d kills, within %v", without.untold, n, haproxyPatience))
+		for lie, name := range map[traffic.Lie]string{traffic.UploadLost: uploadsLost, traffic.FalseEnd: falseEnds, traffic.Corrupted: wrongBytes} {
+			v.versus(name, fmt.Sprintf("%d in %d kills", without.lies[lie], n))
+		}
+	}
+	return v, nil
+}
+
+// Names of figures.
+const (
+	notTold     = "clients that were not told"
+	uploadsLost = "uploads that got the end of stream and never arrived"
+	falseEnds   = "streams cut by an end of stream that nobody sent"
+	wrongBytes  = "connections with a wrong byte"
+)
+
+// killLanes is the number of lanes with a backend that serves many rounds.
+const killLanes = 6
+
+// slaughter plays the lanes, through the relay or, where the program is given,
+// those with a backend that lives again through HAProxy.
+func (e *Env) slaughter(ctx context.Context, rounds, deaths int, haproxy string) (*slaughter, error) {
+	t, err := lab.OneArm(lab.Size{Clients: 1 + deaths, Nodes: 1, Backends: killLanes + deaths})
 	if err != nil {
 		return nil, err
 	}
@@ -68,7 +108,7 @@ func kills(ctx context.Context, e *Env) (*Verdict, error) {
 	}
 	defer l.Close()
 	s := &slaughter{
-		Env: e, lab: l, rng: e.Rand(), kills: map[string]int{}, hit: map[string]int{}, told: map[string][]time.Duration{},
+		Env: e, lab: l, haproxy: haproxy, rng: e.Rand(), kills: map[string]int{}, hit: map[string]int{}, told: map[string][]time.Duration{},
 		lies: map[traffic.Lie]int{}, verdict: e.Verdict(),
 	}
 	if s.dir, err = l.Dir(); err != nil {
@@ -77,18 +117,21 @@ func kills(ctx context.Context, e *Env) (*Verdict, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	jobs := []func() error{
-		func() error { return s.processes(ctx, 1, killProcess, rounds, "--check", "none") },
+		func() error { return s.processes(ctx, 1, killProcess, rounds, unchecked...) },
 		func() error { return s.processes(ctx, 2, killChecked, rounds, checked...) },
 		func() error { return s.mutes(ctx, 3, rounds) },
 		func() error { return s.resets(ctx, 4, rounds) },
-		func() error { return s.clients(ctx, 5, clientGone, rounds) },
-		func() error { return s.clients(ctx, 6, clientReset, rounds) },
-		func() error { return s.clientDeaths(ctx, deaths) },
+	}
+	if haproxy == "" {
+		jobs = append(jobs,
+			func() error { return s.clients(ctx, 5, clientGone, rounds) },
+			func() error { return s.clients(ctx, 6, clientReset, rounds) },
+			func() error { return s.clientDeaths(ctx, deaths) })
+		e.Say("uploads and downloads run, bulk and paced; %d kills at random moments", killLanes*rounds+2*deaths)
 	}
 	for i := range deaths {
-		jobs = append(jobs, func() error { return s.death(ctx, lanes+1+i) })
+		jobs = append(jobs, func() error { return s.death(ctx, killLanes+1+i) })
 	}
-	e.Say("uploads and downloads run, bulk and paced; %d kills at random moments", lanes*rounds+2*deaths)
 	errs := make(chan error, len(jobs))
 	for _, job := range jobs {
 		go func() {
@@ -99,17 +142,16 @@ func kills(ctx context.Context, e *Env) (*Verdict, error) {
 			errs <- err
 		}()
 	}
-	err = nil
 	for range jobs {
 		if jobErr := <-errs; err == nil || errors.Is(err, context.Canceled) {
 			err = jobErr
 		}
 	}
-	if err != nil {
-		return nil, err
-	}
-	return s.sum(lanes*rounds + 2*deaths), nil
+	return s, err
 }
+
+// unchecked is a relay that never takes a backend for down.
+var unchecked = []string{"--check", "none"}
 
 // checked are the health checks that find a silent backend quickly.
 var checked = []string{"--check-interval", "100ms", "--check-timeout", "100ms", "--check-fall", "2", "--check-rise", "1"}
@@ -134,9 +176,10 @@ func (s *slaughter) sum(want int) *Verdict {
 	v.Count("kills", total).Exactly(want)
 	v.Count("connections cut by them", cut).AtLeast(1)
 	v.Count("connections that were complete all the same", s.whole)
-	v.Count("uploads that got the end of stream and never arrived", s.lies[traffic.UploadLost]).Exactly(0)
-	v.Count("streams cut by an end of stream that nobody sent", s.lies[traffic.FalseEnd]).Exactly(0)
-	v.Count("connections with a wrong byte", s.lies[traffic.Corrupted]).Exactly(0)
+	v.Count(notTold, s.untold).Exactly(0)
+	v.Count(uploadsLost, s.lies[traffic.UploadLost]).Exactly(0)
+	v.Count(falseEnds, s.lies[traffic.FalseEnd]).Exactly(0)
+	v.Count(wrongBytes, s.lies[traffic.Corrupted]).Exactly(0)
 	v.Count("the client's own end crossed that of the killed backend on the way", s.crossed)
 	return v
 }
@@ -193,37 +236,65 @@ func (s *slaughter) begin(ctx context.Context, dial traffic.DialFunc, to string)
 }
 
 // patience is how long the other end may take to be told here: the dead-peer
-// timeout, and much.
-const patience = 20 * time.Second
+// timeout, and much. Nobody need wait that long for HAProxy.
+const (
+	patience        = 20 * time.Second
+	haproxyPatience = 2 * time.Second
+)
 
 // reports waits until every client of a round has ended.
 func (s *slaughter) reports(ctx context.Context, kind string, fleet *running) []traffic.Report {
+	limit := patience
+	if s.haproxy != "" {
+		limit = haproxyPatience
+	}
 	select {
 	case <-fleet.done:
 	case <-ctx.Done():
-	case <-time.After(patience):
+	case <-time.After(limit):
 	}
 	fleet.end()
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	for _, r := range fleet.Reports() {
 		if !r.Told() && ctx.Err() == nil {
-			s.fail("%s: a client was not told within %v: %s", kind, patience, r)
+			s.untold++
+			s.verdict.Fail("%s: a client was not told within %v: %s", kind, limit, r)
 		}
 	}
 	return fleet.Reports()
 }
 
-func (s *slaughter) fail(format string, args ...any) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.verdict.Fail(format, args...)
+// relayOf starts the relay of a lane, and returns where it listens.
+func (s *slaughter) relayOf(ctx context.Context, n int, args ...string) (string, error) {
+	node, backend := s.lab.Host("node1"), s.lab.Host("backend"+strconv.Itoa(n))
+	at, server := node.AddrPort(s.Family, servicePort+uint16(n)), s.addrPort(backend)
+	if s.haproxy == "" {
+		_, err := s.StartRelay(ctx, node, append([]string{at.String(), server.String(), "--dead-peer-timeout", "7s"}, args...)...)
+		return at.String(), err
+	}
+	check := " check inter 100ms fall 2 rise 1 on-marked-down shutdown-sessions"
+	if len(args) == len(unchecked) {
+		check = ""
+	}
+	config := fmt.Sprintf("defaults\n  mode tcp\n  timeout connect 5s\n  timeout client 50s\n  timeout server 50s\n  timeout check 100ms\n"+
+		"listen service\n  bind %s\n  server one %s%s\n", at, server, check)
+	file := filepath.Join(s.dir, fmt.Sprintf("haproxy-%d.cfg", n))
+	if err := os.WriteFile(file, []byte(config), 0o644); err != nil {
+		return "", err
+	}
+	_, err := node.Start(lab.Command{Argv: []string{s.haproxy, "-db", "-f", file}})
+	return at.String(), err // begin waits for it
 }
 
-// relayOf starts the relay of a lane.
-func (s *slaughter) relayOf(ctx context.Context, n int, args ...string) (to string, r *Relay, err error) {
-	node, backend := s.lab.Host("node1"), s.lab.Host("backend"+strconv.Itoa(n))
-	to = node.AddrPort(s.Family, servicePort+uint16(n)).String()
-	r, err = s.StartRelay(ctx, node, append([]string{to, s.addrPort(backend).String(), "--dead-peer-timeout", "7s"}, args...)...)
-	return to, r, err
+// haproxyProgram finds HAProxy; empty: it is not installed.
+func haproxyProgram() string {
+	for _, name := range []string{"haproxy", "/usr/sbin/haproxy"} {
+		if program, err := exec.LookPath(name); err == nil {
+			return program
+		}
+	}
+	return ""
 }
 
 // judge judges the clients of a round whose server had fate, by the server's
@@ -261,7 +332,7 @@ func (s *slaughter) judge(kind string, at time.Time, fate traffic.Fate, reports 
 // processes kills a server process again and again; its kernel lives.
 func (s *slaughter) processes(ctx context.Context, n int, kind string, rounds int, checks ...string) error {
 	backend := s.lab.Host("backend" + strconv.Itoa(n))
-	to, _, err := s.relayOf(ctx, n, checks...)
+	to, err := s.relayOf(ctx, n, checks...)
 	if err != nil {
 		return err
 	}
@@ -295,7 +366,7 @@ func (s *slaughter) processes(ctx context.Context, n int, kind string, rounds in
 // mutes lets a backend host fall silent and come back.
 func (s *slaughter) mutes(ctx context.Context, n, rounds int) error {
 	backend := s.lab.Host("backend" + strconv.Itoa(n))
-	to, _, err := s.relayOf(ctx, n, checked...)
+	to, err := s.relayOf(ctx, n, checked...)
 	if err != nil {
 		return err
 	}
@@ -317,7 +388,7 @@ func (s *slaughter) mutes(ctx context.Context, n, rounds int) error {
 // death lets a backend host vanish.
 func (s *slaughter) death(ctx context.Context, n int) error {
 	backend := s.lab.Host("backend" + strconv.Itoa(n))
-	to, _, err := s.relayOf(ctx, n, checked...)
+	to, err := s.relayOf(ctx, n, checked...)
 	if err != nil {
 		return err
 	}
@@ -393,7 +464,7 @@ func (l *trackedListener) Accept() (net.Conn, error) {
 // resets has a backend send RSTs.
 func (s *slaughter) resets(ctx context.Context, n, rounds int) error {
 	backend := s.lab.Host("backend" + strconv.Itoa(n))
-	to, _, err := s.relayOf(ctx, n, "--check", "none")
+	to, err := s.relayOf(ctx, n, unchecked...)
 	if err != nil {
 		return err
 	}
@@ -451,7 +522,7 @@ func ended(ctx context.Context, j *traffic.Journal, id traffic.ID) error {
 // server's end that is judged.
 func (s *slaughter) clients(ctx context.Context, n int, kind string, rounds int) error {
 	backend := s.lab.Host("backend" + strconv.Itoa(n))
-	to, _, err := s.relayOf(ctx, n, "--check", "none")
+	to, err := s.relayOf(ctx, n, unchecked...)
 	if err != nil {
 		return err
 	}
