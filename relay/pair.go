@@ -42,7 +42,7 @@ func (g *leg) note(bits uint32) {
 	if g.erred && g.over != notOver {
 		// Nobody reads a stream that has ended, so nobody else would learn
 		// that a RST came behind its FIN.
-		g.failure()
+		_ = g.failure()
 	}
 }
 
@@ -196,7 +196,7 @@ func (p *pair) pump(f *flow, direction int, src, dst *leg) (more bool) {
 			if src.broken() {
 				// An error met while writing, or a RST behind the FIN, which
 				// Linux does not show to a reader: no end of stream.
-				src.failure()
+				_ = src.failure()
 				src.fail(0)
 			}
 			if p.endedFirst == ByRelay {
