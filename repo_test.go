@@ -3,6 +3,7 @@ package holdfast_test
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"go/ast"
 	"go/parser"
 	"go/token"
@@ -478,6 +479,26 @@ func TestTrackedFiles(t *testing.T) {
 			if m := unwelcome.Find(line); m != nil {
 				t.Errorf("%s:%d: %q does not belong here", f, n+1, bytes.TrimSpace(m))
 			}
+		}
+	}
+}
+
+func TestDecisionsAreListed(t *testing.T) {
+	index, err := os.ReadFile("docs/decisions/README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	files, err := filepath.Glob("docs/decisions/[0-9]*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, f := range files {
+		name := filepath.Base(f)
+		if !strings.HasPrefix(name, fmt.Sprintf("%04d-", i+1)) {
+			t.Errorf("decision %d is %s: two have the same number, or one is missing", i+1, name)
+		}
+		if !bytes.Contains(index, []byte("("+name+")")) {
+			t.Errorf("docs/decisions/README.md does not list %s", name)
 		}
 	}
 }
