@@ -126,7 +126,9 @@ func runInside() (int, error) {
 		Sys: &syscall.SysProcAttr{
 			Cloneflags: syscall.CLONE_NEWPID | syscall.CLONE_NEWNS,
 			Pdeathsig:  syscall.SIGKILL,
-			Setpgid:    true, // a terminal's signals come once: from here
+			// A terminal's signals come once: from here. And where the kernel shares
+			// processors out by session (sched_autogroup), this one is a lab's own.
+			Setsid: true,
 		},
 	})
 	syscall.Close(pipe[0])
