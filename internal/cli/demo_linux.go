@@ -7,9 +7,12 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"os"
 	"os/signal"
-	"runtime"
+	"slices"
+	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -46,7 +49,7 @@ Without a name, the scenes are listed. With --runs, each is repeated with its
 fault at that many random moments, and the distribution of every figure printed.
 The exit code is 1 if anything was not as it must be.
 
-Scenes run at a high priority (nice -10), so that what else the machine does
+Scenes run at a high priority (nice -20), so that what else the machine does
 disturbs them little. Where it did so all the same, and nothing was wrong but
 times, a scene is played again, up to twice, and the output says so.`,
 		Example: `  holdfast demo
@@ -124,6 +127,7 @@ type demo struct {
 	runs     int
 	short    bool
 	json     bool
+	mu       sync.Mutex // one line at a time
 }
 
 type chosenScene struct {
@@ -207,37 +211,78 @@ func (d *demo) run(ctx context.Context, s Streams) (err error) {
 	return err
 }
 
-// play shows each scene once.
+// A play is one variant of a scene in one family.
+type play struct {
+	scene.Scene
+	variant scene.Variant
+	family  lab.Family
+
+	verdict *scene.Verdict
+	err     error
+}
+
+func (p *play) name() string {
+	parts := []string{p.Name, p.variant.Policy, p.variant.Fault, p.family.String()}
+	return strings.Join(slices.DeleteFunc(parts, func(s string) bool { return s == "" }), ", ")
+}
+
+// play shows each scene once: one after the other, as nothing may disturb what
+// is measured. Only a short demonstration plays those side by side that measure
+// nothing finer than a second.
 func (d *demo) play(ctx context.Context, s Streams, program *scene.Program) error {
 	began := time.Now()
-	verdicts := []*scene.Verdict{}
-	var unwell []string
+	var alone, together, all []*play
 	for _, sc := range d.scenes {
-		d.tell(s, "\n%s: %s\n%s\n", sc.Name, sc.Title, sc.Story)
 		for _, v := range sc.chosen {
 			for _, family := range d.families {
-				name := strings.Trim(sc.Name+", "+v.String()+", "+family.String(), ", ")
-				name = strings.ReplaceAll(name, ", , ", ", ")
-				d.tell(s, "\n%s\n", strings.TrimSuffix(name+": "+v.Title, ": "))
-				verdict, err := scene.PlayUndisturbed(ctx, sc.Scene, scene.Env{
-					Family: family, Variant: v, Seed: d.seed, Program: program, Without: true, Short: d.short,
-					OnProgress: func(elapsed time.Duration, what string) {
-						d.tell(s, "  %6.2f s  %s\n", elapsed.Seconds(), what)
-					},
-				}, func(v *scene.Verdict) { d.again(s, v) })
-				if err != nil {
-					return err
-				}
-				verdicts = append(verdicts, verdict)
-				if !verdict.OK() {
-					unwell = append(unwell, name)
-				}
-				if !d.json {
-					if err := verdict.WriteText(s.Out); err != nil {
-						return err
-					}
+				p := &play{Scene: sc.Scene, variant: v, family: family}
+				all = append(all, p)
+				if d.short && sc.Patient {
+					together = append(together, p)
+				} else {
+					alone = append(alone, p)
 				}
 			}
+		}
+	}
+	told := make(map[string]bool)
+	story := func(p *play) {
+		if !told[p.Name] {
+			told[p.Name] = true
+			d.tell(s, "\n%s: %s\n%s\n", p.Name, p.Title, p.Story)
+		}
+	}
+	for _, p := range alone {
+		story(p)
+		d.tell(s, "\n%s\n", strings.TrimSuffix(p.name()+": "+p.variant.Title, ": "))
+		d.playOne(ctx, s, program, p, "")
+		if err := d.show(s, p); err != nil {
+			return err
+		}
+	}
+	for _, p := range together {
+		story(p)
+	}
+	if len(together) > 0 {
+		d.tell(s, "\nthese side by side\n")
+	}
+	var wg sync.WaitGroup
+	for _, p := range together {
+		wg.Go(func() { d.playOne(ctx, s, program, p, p.name()+": ") })
+	}
+	wg.Wait()
+	for _, p := range together {
+		if err := d.show(s, p); err != nil {
+			return err
+		}
+	}
+
+	verdicts := []*scene.Verdict{}
+	var unwell []string
+	for _, p := range all {
+		verdicts = append(verdicts, p.verdict)
+		if !p.verdict.OK() {
+			unwell = append(unwell, p.name())
 		}
 	}
 	if d.json {
@@ -250,6 +295,23 @@ func (d *demo) play(ctx context.Context, s Streams, program *scene.Program) erro
 	}
 	d.tell(s, "\nEverything was as it must be: %d verdicts in %.0f s.\n", len(verdicts), time.Since(began).Seconds())
 	return nil
+}
+
+func (d *demo) playOne(ctx context.Context, s Streams, program *scene.Program, p *play, prefix string) {
+	p.verdict, p.err = scene.PlayUndisturbed(ctx, p.Scene, scene.Env{
+		Family: p.family, Variant: p.variant, Seed: d.seed, Program: program, Without: true, Short: d.short,
+		OnProgress: func(elapsed time.Duration, what string) {
+			d.tell(s, "  %6.2f s  %s%s\n", elapsed.Seconds(), prefix, what)
+		},
+	}, func(v *scene.Verdict) { d.again(s, v) })
+}
+
+// show prints what came of a play.
+func (d *demo) show(s Streams, p *play) error {
+	if p.err != nil || d.json {
+		return p.err
+	}
+	return p.verdict.WriteText(s.Out)
 }
 
 // campaign repeats each scene, and shows the distributions.
@@ -294,21 +356,31 @@ func (d *demo) again(s Streams, v *scene.Verdict) {
 	d.tell(s, "  the machine was busy (seed %d): %s; once more\n", v.Seed, strings.Join(v.Wrong(true), "; "))
 }
 
-// enterLab is lab.Main, with a high priority for the process that it starts.
+// enterLab is lab.Main, with a high priority for the process that it starts, and
+// for nothing else: a session of its own is what the kernel shares processors
+// out by where sched_autogroup is on, and single processes where it is not.
+// Without it scenes are only disturbed more.
 func enterLab() {
-	// A priority is a thread's, and a process has that of the thread that made it.
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	const nice = -10
-	if now, err := syscall.Getpriority(syscall.PRIO_PROCESS, 0); err == nil && 20-now > nice { // the kernel counts down from 20
-		_ = syscall.Setpriority(syscall.PRIO_PROCESS, 0, nice) // without it, scenes are only disturbed more
-	}
 	lab.Main()
+	const nice = -20
+	_ = os.WriteFile("/proc/self/autogroup", []byte(strconv.Itoa(nice)), 0)
+	// A priority is a thread's; a process gets that of the thread that made it.
+	threads, err := os.ReadDir("/proc/self/task")
+	if err != nil {
+		return
+	}
+	for _, t := range threads {
+		if id, err := strconv.Atoi(t.Name()); err == nil {
+			_ = syscall.Setpriority(syscall.PRIO_PROCESS, id, nice)
+		}
+	}
 }
 
 // tell is for who watches; whoever wants JSON does not.
 func (d *demo) tell(s Streams, format string, args ...any) {
 	if !d.json {
+		d.mu.Lock()
+		defer d.mu.Unlock()
 		fmt.Fprintf(s.Out, format, args...)
 	}
 }

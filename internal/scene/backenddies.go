@@ -306,8 +306,8 @@ func (d *backendDies) judgeReset(ctx context.Context, at time.Time) (*Verdict, e
 		return nil, err
 	}
 	d.finish(ctx, v, kept)
-	d.judgeRecords(v, len(lost))
-	d.judgeProbes(v, at)
+	cut := d.judgeProbes(v, at)
+	d.judgeRecords(v, len(lost)+cut)
 	d.judgeKept(v, kept)
 	d.judgeLies(v, lost, kept)
 	return v, nil
@@ -433,17 +433,18 @@ func (d *backendDies) judgeRecords(v *Verdict, lost int) {
 			recorded++
 		}
 	}
-	// New connections that were cut are recorded as well.
+	// A new client that had everything before it closed is no loss to it, and a
+	// loss to the relay, whose backend never acknowledged the end.
 	v.Count("ends recorded as the backend's loss", recorded).AtLeast(int64(lost))
 }
 
 // judgeProbes is about new connections: none fails but those that the lost
 // backend had accepted before the fault, whose requests nobody can take back.
-func (d *backendDies) judgeProbes(v *Verdict, at time.Time) {
+func (d *backendDies) judgeProbes(v *Verdict, at time.Time) (cut int) {
 	fault := traffic.InstantOf(at)
-	failed, cut := 0, 0
+	failed := 0
 	for _, f := range d.probed.Failures {
-		if f.StartedAt < fault && f.Stage != "connect" && f.Ending == traffic.RST && d.Variant.Policy == policyReset {
+		if f.StartedAt < fault && f.Ending == traffic.RST && d.Variant.Policy == policyReset {
 			cut++
 			continue
 		}
@@ -461,6 +462,7 @@ func (d *backendDies) judgeProbes(v *Verdict, at time.Time) {
 	v.Time("half of them within", d.probed.P50).AsPart()
 	v.Time("99 of 100 within", d.probed.P99).AsPart()
 	v.Time("the judge itself was late by at most", d.probed.Late)
+	return cut
 }
 
 // judgeKept is about the connections that the fault must not touch.

@@ -39,7 +39,8 @@ FIN that nobody meant.`,
 			{Fault: randomKills, Title: "uploads and downloads hit at random moments", Demo: true},
 			{Policy: manyKills, Fault: randomKills, Title: "the same for longer", Long: true},
 		},
-		Demo: true,
+		Demo:    true,
+		Patient: true,
 		Run: func(ctx context.Context, e *Env) (*Verdict, error) {
 			if e.Variant.Fault == randomKills {
 				return kills(ctx, e)

@@ -36,8 +36,9 @@ kind, readers among them that pause for longer than the bound, live through
 			{Policy: "dead_peer_timeout 7s", Fault: lossyLink, Title: "50 connections for 15 s, none may die"},
 			{Policy: "dead_peer_timeout 15s", Fault: lossyLink, Title: "200 connections for 60 s, none may die", Long: true},
 		},
-		Demo: true,
-		Run:  halfOpen,
+		Demo:    true,
+		Patient: true,
+		Run:     halfOpen,
 	}
 }
 

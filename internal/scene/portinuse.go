@@ -28,6 +28,7 @@ port. The message must name that program, its process number and what to do;
 after that was done, the relay starts.`,
 		Variants: []Variant{{Demo: true}},
 		Demo:     true,
+		Patient:  true,
 		Run:      portInUse,
 	}
 }

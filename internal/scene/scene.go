@@ -31,6 +31,10 @@ type Scene struct {
 	// Demo marks a scene that shows the main job.
 	Demo bool
 
+	// Patient marks a scene that measures nothing finer than a second, so that
+	// it can be played beside others.
+	Patient bool
+
 	// Run plays one variant. An error says that it could not be played; what it
 	// found out, good or bad, is in the verdict.
 	Run func(ctx context.Context, e *Env) (*Verdict, error)
