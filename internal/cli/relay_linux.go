@@ -64,7 +64,7 @@ A connect that is refused or times out goes to another backend at once. When a
 backend is lost, both ends of its connections are told by a reset (the policy
 --on-backend-lost drain leaves them alone instead).
 
-SIGTERM or SIGINT (Ctrl-C) stops the service. New clients are refused at once.
+SIGTERM, SIGINT (Ctrl-C) or SIGHUP stops the service. New clients are refused at once.
 With --drain-timeout or --drain-idle, connections may then end by themselves
 within those bounds. What is left, or everything where neither was given, is
 told by a reset. A second signal tells everybody at once.`,
@@ -304,9 +304,8 @@ func (r *relayRun) logger(w io.Writer) *slog.Logger {
 func (r *relayRun) run(ctx context.Context, s Streams) (err error) {
 	log := r.logger(s.Err)
 	// Before the first line is logged, so that whoever reads it may signal.
-	signals := make(chan os.Signal, 2)
-	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
-	defer signal.Stop(signals)
+	signals, release := catchSignals()
+	defer release()
 
 	for i := range r.backends {
 		b := &r.backends[i]
@@ -347,6 +346,26 @@ func (r *relayRun) run(ctx context.Context, s Streams) (err error) {
 	}
 	defer func() { err = errors.Join(err, d.Close()) }()
 	return d.Serve(ctx, signals)
+}
+
+// catchSignals catches what asks the program to stop. A signal that was ignored
+// before the start stays so: that is how nohup works.
+func catchSignals() (stop <-chan os.Signal, release func()) {
+	ch := make(chan os.Signal, 2)
+	signal.Notify(ch, syscall.SIGTERM)
+	for _, sig := range []os.Signal{syscall.SIGINT, syscall.SIGHUP} {
+		if !signal.Ignored(sig) {
+			signal.Notify(ch, sig)
+		}
+	}
+	// Whoever reads the log or the events may end first: that is an error of a
+	// write, and no reason to die without telling anybody.
+	pipe := make(chan os.Signal, 1)
+	signal.Notify(pipe, syscall.SIGPIPE)
+	return ch, func() {
+		signal.Stop(ch)
+		signal.Stop(pipe)
+	}
 }
 
 // spareProcessors leaves the Go scheduler room beside the event loops, as

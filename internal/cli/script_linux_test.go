@@ -11,7 +11,7 @@ import (
 	"os/exec"
 	"os/user"
 	"path/filepath"
-	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -247,14 +247,7 @@ func await(ts *testscript.TestScript, what string, done func() bool) {
 func listening(ts *testscript.TestScript, _ bool, args []string) {
 	for _, a := range args {
 		await(ts, "listening on "+a, func() bool {
-			var holders []probe.Holder
-			var err error
-			if network, path := split(a); network == "unix" {
-				holders, err = probe.UnixHolders(ts.MkAbs(path))
-			} else {
-				holders, err = probe.TCPHolders(netip.MustParseAddrPort(a).Port())
-			}
-			return err == nil && len(holders) > 0 && holders[0].State == probe.Listening
+			return len(holdersOf(ts, a)) > 0
 		})
 	}
 }
@@ -268,15 +261,34 @@ func awaitFile(ts *testscript.TestScript, _ bool, args []string) {
 	})
 }
 
-// signal TERM|INT PROGRAM signals the program that was started last in the
-// background; the package's own kill does not know SIGTERM.
+// signal TERM|INT|HUP ADDRESS|PID signals the program that listens there, and
+// notes its PID; the package's own kill knows neither SIGTERM nor what a shell
+// has started.
 func signalTo(ts *testscript.TestScript, _ bool, args []string) {
-	sig := map[string]syscall.Signal{"TERM": syscall.SIGTERM, "INT": syscall.SIGINT}[args[0]]
-	for _, cmd := range slices.Backward(ts.BackgroundCmds()) {
-		if strings.Contains(strings.Join(cmd.Args, " "), args[1]) {
-			ts.Check(cmd.Process.Signal(sig))
-			return
+	sig := map[string]syscall.Signal{"TERM": syscall.SIGTERM, "INT": syscall.SIGINT, "HUP": syscall.SIGHUP}[args[0]]
+	pid, err := strconv.Atoi(args[1])
+	if err != nil {
+		holders := holdersOf(ts, args[1])
+		if len(holders) == 0 || len(holders[0].Processes) != 1 {
+			ts.Fatalf("nobody listens on %s", args[1])
 		}
+		pid = holders[0].Processes[0].PID
 	}
-	ts.Fatalf("no %s runs in the background", args[1])
+	ts.Setenv("PID", strconv.Itoa(pid))
+	ts.Check(syscall.Kill(pid, sig))
+}
+
+// holdersOf lists who listens on an address.
+func holdersOf(ts *testscript.TestScript, address string) []probe.Holder {
+	var holders []probe.Holder
+	var err error
+	if network, path := split(address); network == "unix" {
+		holders, err = probe.UnixHolders(ts.MkAbs(path))
+	} else {
+		holders, err = probe.TCPHolders(netip.MustParseAddrPort(address).Port())
+	}
+	if err != nil || len(holders) == 0 || holders[0].State != probe.Listening {
+		return nil
+	}
+	return holders
 }
