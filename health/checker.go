@@ -41,7 +41,9 @@ type EvidenceKind uint8
 const (
 	// Refused is a connect that was refused.
 	Refused EvidenceKind = iota
-	// Reset is a connection that the backend reset before it sent any byte.
+	// Reset is a connection that the backend reset before it sent any byte. A
+	// client can bring that about, so it never completes a row:
+	// a check, or evidence of another kind, must do that.
 	Reset
 	// ConnectTimeout is a connect that nobody answered.
 	ConnectTimeout
@@ -175,8 +177,9 @@ func (c *Checker) Close() error {
 // Report adds a failure that somebody else saw. It counts as a failed check in the
 // row, or as the first result. It is ignored while the backend is down, for a
 // check of kind None, and when the attempt began before the last failure was
-// known, or before the backend came up: that says nothing new. Report never
-// blocks; of a flood it drops what is too much.
+// known, or before the backend came up: that says nothing new. A [Reset] is also
+// ignored where it would complete the row. Report never blocks; of a flood it
+// drops what is too much.
 func (c *Checker) Report(e Evidence) {
 	if c.probe.check.Kind == None || int(e.Kind) >= len(evidenceSentences) {
 		return
@@ -418,7 +421,7 @@ func (r *round) hear(e Evidence) {
 		cause = fmt.Errorf("%s: %w", sentence, e.Err)
 	}
 	before := r.machine.failures
-	change, changed := r.machine.evidence(result{cause: cause, started: e.Started, at: time.Now()})
+	change, changed := r.machine.evidence(result{cause: cause, started: e.Started, at: time.Now(), provoked: e.Kind == Reset})
 	r.apply(change, changed, func(s *Status) {
 		if r.machine.failures != before {
 			s.Reported++

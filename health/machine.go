@@ -74,6 +74,7 @@ type machine struct {
 type result struct {
 	cause       error // nil: success
 	started, at time.Time
+	provoked    bool // a client may have brought it about
 }
 
 // check takes the result of a check. It reports whether the state changed.
@@ -106,8 +107,13 @@ func (m *machine) check(r result) (Change, bool) {
 // backend that is down; nor does an attempt that began before the last failure
 // was known, as attempts that overlap are one observation and not a row: a
 // hundred clients that connect in one instant of trouble must not outvote Fall.
+// What a client may have provoked counts in the row but never completes it: one
+// that sends what the server drops would otherwise end everybody's connections.
 func (m *machine) evidence(r result) (Change, bool) {
 	if m.state == Down || r.started.Before(m.lastFailure) || r.started.Before(m.since) {
+		return Change{}, false
+	}
+	if r.provoked && (m.state == Unknown || m.failures+1 >= m.fall) {
 		return Change{}, false
 	}
 	return m.check(r)

@@ -111,6 +111,25 @@ func TestMachineEvidence(t *testing.T) {
 			t.Errorf("evidence while down broke the row of successes: %v", m.state)
 		}
 	})
+	t.Run("what a client may have provoked does not decide", func(t *testing.T) {
+		provoked := func(started int) result {
+			r := fail(started, started+1)
+			r.provoked = true
+			return r
+		}
+		if _, changed := (&machine{fall: 3, rise: 2}).evidence(provoked(1)); changed {
+			t.Error("down as the first result")
+		}
+		m := newUp()
+		for i := range 10 {
+			if _, changed := m.evidence(provoked(10 + 2*i)); changed {
+				t.Fatalf("down by %d resets", i+1)
+			}
+		}
+		if change, changed := m.check(fail(50, 51)); !changed || change.State != Down {
+			t.Errorf("%+v: a failed check after %d resets must complete the row", change, m.failures)
+		}
+	})
 	t.Run("an attempt from before it came up", func(t *testing.T) {
 		m := &machine{name: "b", fall: 1, rise: 1}
 		m.check(result{started: at(100), at: at(101)})
