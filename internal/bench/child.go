@@ -24,6 +24,7 @@ type role struct {
 	Warmup      time.Duration // load before the window, not counted
 	Window      time.Duration // what counts
 	PIDs        []int         // processes whose CPU time in the window counts
+	Backend     int           // the backend's process
 }
 
 // loadKind is what a client does with its connections.
@@ -43,6 +44,7 @@ type outcome struct {
 	Count      uint64        // requests, connections, or bytes
 	P50, P99   time.Duration // of a request or a whole connection
 	CPU        time.Duration // of the processes in role.PIDs
+	LoadCPU    time.Duration // of client and backend
 	Errors     int
 	FirstError string `json:",omitempty"`
 }

@@ -94,16 +94,18 @@ func generate(r role, stdin io.Reader, stdout io.Writer) error {
 		}
 	}
 	var wg sync.WaitGroup
-	var cpuBefore, cpuAfter time.Duration
+	var cpu, loadCPU time.Duration
 	var cpuErr error
 	if r.Load != loadIdle { // that has no window, only a time limit
 		wg.Go(func() {
+			load := []int{os.Getpid(), r.Backend}
 			time.Sleep(time.Until(base.Add(r.Warmup)))
-			cpuBefore, cpuErr = cpuTime(r.PIDs)
+			cpu0, err1 := cpuTime(r.PIDs)
+			load0, err2 := cpuTime(load)
 			time.Sleep(time.Until(base.Add(r.Warmup + r.Window)))
-			if cpuErr == nil {
-				cpuAfter, cpuErr = cpuTime(r.PIDs)
-			}
+			cpu1, err3 := cpuTime(r.PIDs)
+			load1, err4 := cpuTime(load)
+			cpu, loadCPU, cpuErr = cpu1-cpu0, load1-load0, errors.Join(err1, err2, err3, err4)
 		})
 	}
 	failures := make([]error, len(loops))
@@ -114,7 +116,7 @@ func generate(r role, stdin io.Reader, stdout io.Writer) error {
 	if err := errors.Join(append(failures, cpuErr)...); err != nil {
 		return err
 	}
-	out := outcome{Seconds: r.Window.Seconds(), CPU: cpuAfter - cpuBefore}
+	out := outcome{Seconds: r.Window.Seconds(), CPU: cpu, LoadCPU: loadCPU}
 	var latency histogram
 	for _, l := range loops {
 		out.Count += l.count

@@ -59,6 +59,11 @@ const (
 	p99           = "p99_us"
 	cpuEach       = "cpu_us"
 	bytesEach     = "bytes"
+
+	// CPU time of client and backend, in the JSON only: a proxy that answers in
+	// smaller portions wakes them more often.
+	loadPerGB = "load_cpu_s_per_gb"
+	loadEach  = "load_cpu_us"
 )
 
 func allRows() []Row {
@@ -143,6 +148,9 @@ func (r Row) values(out outcome) map[string]float64 {
 		if out.CPU > 0 && count > 0 {
 			values[cpuPerGB] = out.CPU.Seconds() / (count / 1e9)
 		}
+		if count > 0 {
+			values[loadPerGB] = out.LoadCPU.Seconds() / (count / 1e9)
+		}
 		return values
 	}
 	values[perSecond] = count / out.Seconds
@@ -150,6 +158,9 @@ func (r Row) values(out outcome) map[string]float64 {
 	values[p99] = float64(out.P99) / float64(time.Microsecond)
 	if out.CPU > 0 && count > 0 {
 		values[cpuEach] = float64(out.CPU) / float64(time.Microsecond) / count
+	}
+	if count > 0 {
+		values[loadEach] = float64(out.LoadCPU) / float64(time.Microsecond) / count
 	}
 	return values
 }

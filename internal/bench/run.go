@@ -32,12 +32,13 @@ type options struct {
 // A runner is a run under way.
 type runner struct {
 	options
-	site    *site
-	dir     string // for files of the proxies; removed at the end
-	self    string // this program
-	loops   int    // of the load generator and of the backend each
-	backend netip.AddrPort
-	stands  []*stand
+	site       *site
+	dir        string // for files of the proxies; removed at the end
+	self       string // this program
+	loops      int    // of the load generator and of the backend each
+	backend    netip.AddrPort
+	backendPID int
+	stands     []*stand
 }
 
 // A stand is a candidate that can take part.
@@ -209,7 +210,7 @@ func (r *runner) cell(ctx context.Context, row Row, s *stand) (map[string]float6
 func (r *runner) role(row Row, s *stand, window time.Duration) role {
 	return role{
 		Target: s.target, Load: row.Load, Connections: row.Connections, Loops: r.loops,
-		Warmup: max(100*time.Millisecond, window/5), Window: window, PIDs: s.pids,
+		Warmup: max(100*time.Millisecond, window/5), Window: window, PIDs: s.pids, Backend: r.backendPID,
 	}
 }
 
@@ -303,7 +304,7 @@ func (r *runner) answers(ctx context.Context, p *lab.Process, target netip.AddrP
 	tick := time.NewTicker(30 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		out, err := r.load(ctx, role{Target: target, Load: loadRequests, Connections: 1, Loops: 1, Window: 20 * time.Millisecond})
+		out, err := r.load(ctx, role{Target: target, Load: loadRequests, Connections: 1, Loops: 1, Window: 20 * time.Millisecond, Backend: r.backendPID})
 		if err == nil && out.Errors == 0 && out.Count > 0 {
 			return nil
 		}
@@ -323,6 +324,7 @@ func (r *runner) startBackend(ctx context.Context) (stop func(), err error) {
 	if err != nil {
 		return nil, err
 	}
+	r.backendPID = w.PID()
 	line, err := w.line()
 	if err == nil {
 		r.backend, err = netip.ParseAddrPort(string(bytes.TrimSpace(line)))
