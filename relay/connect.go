@@ -60,6 +60,7 @@ func (p *pair) attempt() {
 		}
 		p.target = t
 		p.attempts++
+		p.dialed = p.loop.now
 		p.at(&p.connectBy, p.loop.now+int64(p.service.options.ConnectTimeout))
 		if p.dial() {
 			return
@@ -150,9 +151,9 @@ func (p *pair) failed(errno syscall.Errno) {
 		// This machine's fault, perhaps for this destination only.
 		p.local = true
 	case syscall.ETIMEDOUT:
-		p.service.evidence(t, EvidenceTimeout, p.began)
+		p.service.evidence(t, EvidenceTimeout, p.dialed)
 	default:
-		p.service.evidence(t, EvidenceRefused, p.began)
+		p.service.evidence(t, EvidenceRefused, p.dialed)
 	}
 	p.abandon()
 	p.tried = append(p.tried, t.Name)

@@ -19,7 +19,12 @@ const (
 var sideNames = [...]string{ByRelay: "holdfast", ByClient: "client", ByBackend: "backend"}
 
 // String returns "client", "backend" or "holdfast".
-func (s Side) String() string { return sideNames[s] }
+func (s Side) String() string {
+	if int(s) < len(sideNames) {
+		return sideNames[s]
+	}
+	return fmt.Sprintf("Side(%d)", s)
+}
 
 // MarshalText is String.
 func (s Side) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
@@ -73,7 +78,12 @@ const (
 var toldNames = [...]string{ToldNothing: "", ToldFIN: "fin", ToldRST: "rst"}
 
 // String returns "", "fin" or "rst".
-func (t Told) String() string { return toldNames[t] }
+func (t Told) String() string {
+	if int(t) < len(toldNames) {
+		return toldNames[t]
+	}
+	return fmt.Sprintf("Told(%d)", t)
+}
 
 // MarshalText is String.
 func (t Told) MarshalText() ([]byte, error) { return []byte(t.String()), nil }

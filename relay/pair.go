@@ -111,8 +111,9 @@ type pair struct {
 	lastErr  string
 	local    bool // a failure was this machine's own
 
-	began time.Time
-	moved int64 // when a byte last moved
+	began  time.Time
+	dialed int64 // when the connect to target began
+	moved  int64 // when a byte last moved
 
 	// Timers: when each is due, 0 for none. See deadline.go.
 	timer      int
@@ -406,7 +407,7 @@ const (
 // before is delivered.
 func (p *pair) brokenBy(g *leg) {
 	if g.side == ByBackend && p.out.read == 0 {
-		p.service.evidence(p.target, EvidenceReset, p.began)
+		p.service.evidence(p.target, EvidenceReset, p.dialed)
 	}
 	p.reset(CauseReset, g.side, g.errno.Error())
 }

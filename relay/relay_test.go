@@ -303,6 +303,56 @@ func TestResetIsPassedOnAfterWhatCameBefore(t *testing.T) {
 	})
 }
 
+// newFullBackend listens where nobody is accepted any more, so that a connect is
+// not answered.
+func newFullBackend(t *testing.T, host string) string {
+	t.Helper()
+	l, err := net.Listen("tcp", host+":0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	raw, err := l.(*net.TCPListener).SyscallConn()
+	if err == nil {
+		err = errors.Join(raw.Control(func(fd uintptr) { err = syscall.Listen(int(fd), 0) }), err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 16 {
+		c, err := net.DialTimeout("tcp", l.Addr().String(), 200*time.Millisecond)
+		if err != nil {
+			return l.Addr().String()
+		}
+		t.Cleanup(func() { c.Close() })
+	}
+	t.Fatal("a queue of no length takes every client")
+	return ""
+}
+
+// A client that has waited for one backend says nothing old about the next: when
+// evidence began is what health and MarkDown judge by.
+func TestEvidenceBeganWithItsConnect(t *testing.T) {
+	each(t, func(t *testing.T, host string) {
+		g := newRig(t)
+		full := newFullBackend(t, host)
+		closed := newBackend(t, host)
+		closed.Close() // its port refuses now
+		found := make(chan Evidence, 2)
+		const patience = 300 * time.Millisecond
+		s := g.service(t, host, ServiceOptions{ConnectTimeout: patience, OnEvidence: func(e Evidence) { found <- e }}, full, closed.addr())
+		began := time.Now()
+		wantRefused(t, s.Addrs()[0])
+		timeout, refused := <-found, <-found
+		if timeout.Kind != EvidenceTimeout || refused.Kind != EvidenceRefused {
+			t.Fatalf("%+v, then %+v", timeout, refused)
+		}
+		if waited := refused.Began.Sub(timeout.Began); timeout.Began.Before(began.Add(-time.Millisecond)) || waited < patience {
+			t.Errorf("the connects began %v and %v after the client's", timeout.Began.Sub(began), refused.Began.Sub(began))
+		}
+	})
+}
+
 func TestRedispatch(t *testing.T) {
 	each(t, func(t *testing.T, host string) {
 		g, b := newRig(t), newBackend(t, host)

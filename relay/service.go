@@ -128,14 +128,9 @@ func (s *Service) Name() string { return s.options.Name }
 // connection may finish while it makes progress. why is for people. Marking a
 // backend down again changes nothing. The error is about an unknown name.
 func (s *Service) MarkDown(backend string, since time.Time, why string) error {
-	s.mu.Lock()
-	t, err := s.setState(backend, balance.Down)
-	s.mu.Unlock()
-	if err != nil {
+	changed, err := s.setState(backend, balance.Down, &why)
+	if !changed {
 		return err
-	}
-	if !t.lost.CompareAndSwap(nil, &why) {
-		return nil
 	}
 	s.each(func(p *pair) {
 		switch {
@@ -154,14 +149,9 @@ func (s *Service) MarkDown(backend string, since time.Time, why string) error {
 
 // MarkUp says that a backend is well again.
 func (s *Service) MarkUp(backend string) error {
-	s.mu.Lock()
-	t, err := s.setState(backend, balance.Up)
-	s.mu.Unlock()
-	if err != nil {
+	changed, err := s.setState(backend, balance.Up, nil)
+	if !changed {
 		return err
-	}
-	if t.lost.Swap(nil) == nil {
-		return nil
 	}
 	s.each(func(p *pair) {
 		if p.target != nil && p.target.Name == backend {
@@ -171,11 +161,19 @@ func (s *Service) MarkUp(backend string) error {
 	return nil
 }
 
-func (s *Service) setState(backend string, state balance.State) (*target, error) {
+// setState reports whether it changed anything. why is nil for Up.
+func (s *Service) setState(backend string, state balance.State, why *string) (changed bool, err error) {
+	s.mu.Lock() // also for lost, which SetBackend copies to the backend's next target
+	defer s.mu.Unlock()
 	if err := s.pool.SetState(backend, state); err != nil {
-		return nil, s.unknown(backend, err)
+		return false, s.unknown(backend, err)
 	}
-	return s.targets[backend], nil
+	t := s.targets[backend]
+	if (t.lost.Load() == nil) == (why == nil) {
+		return false, nil
+	}
+	t.lost.Store(why)
+	return true, nil
 }
 
 func (s *Service) unknown(backend string, err error) error {
@@ -319,6 +317,7 @@ func (s *Service) Drain(ctx context.Context) int {
 			p.drain()
 		}
 	})
+	defer s.wake() // another Drain may wait beside this one
 	for s.live.Load() > 0 {
 		select {
 		case <-s.changed:
@@ -414,8 +413,11 @@ func (s *Service) isDraining(t *target) bool {
 
 func (s *Service) opened(t *target) { t.total.Add(1) }
 
-func (s *Service) evidence(t *target, kind EvidenceKind, began time.Time) {
+// evidence reports a failure of a connect, or of a connection, that began at
+// dialed on the loops' clock.
+func (s *Service) evidence(t *target, kind EvidenceKind, dialed int64) {
 	if t != nil && s.options.OnEvidence != nil {
+		began := s.relay.epoch.Add(time.Duration(dialed))
 		s.options.OnEvidence(Evidence{Service: s.options.Name, Backend: t.Name, Kind: kind, Began: began})
 	}
 }
@@ -436,10 +438,15 @@ func (s *Service) ended(p *pair, e End) {
 	}
 	s.report(e)
 	if s.live.Add(-1) == 0 {
-		select {
-		case s.changed <- struct{}{}:
-		default:
-		}
+		s.wake()
+	}
+}
+
+// wake has Drain look again.
+func (s *Service) wake() {
+	select {
+	case s.changed <- struct{}{}:
+	default:
 	}
 }
 
