@@ -98,7 +98,7 @@ func endingsTable(ctx context.Context, e *Env) (*Verdict, error) {
 	var toldSilent []time.Duration
 	var pairs []legs
 	for _, t := range all {
-		verdict, ok := t.judge(b.limit())
+		verdict, ok := t.judge()
 		if !ok {
 			v.Fail("%v, %s, %v: %s (directly: %s; through the relay: %s)", t.by, t.phase.name(t.by), t.ending, verdict, t.runs[0].seen, t.runs[1].seen)
 			verdict = "WRONG: " + verdict

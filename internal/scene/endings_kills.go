@@ -233,7 +233,7 @@ func (s *slaughter) seed() uint64 {
 // begin starts a round's connections, and waits as long as the relay's backend
 // is not back from the round before.
 func (s *slaughter) begin(ctx context.Context, dial traffic.DialFunc, to string) (*running, error) {
-	deadline := time.Now().Add(15 * time.Second)
+	deadline := time.Now().Add(never)
 	for {
 		fleet, err := run(ctx, s.seed(), transfers(dial, to))
 		if err == nil || ctx.Err() != nil || time.Now().After(deadline) {
@@ -248,7 +248,7 @@ func (s *slaughter) begin(ctx context.Context, dial traffic.DialFunc, to string)
 // patience is how long the other end may take to be told here: the dead-peer
 // timeout, and much. Nobody need wait that long for HAProxy.
 const (
-	patience        = 20 * time.Second
+	patience        = 10*time.Second + never
 	haproxyPatience = 2 * time.Second
 )
 

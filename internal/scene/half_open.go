@@ -50,6 +50,11 @@ func newBound(timeout time.Duration) bound {
 	return bound{timeout, max(time.Second, (timeout / 7).Truncate(time.Second))}
 }
 
+// never is how long a scene goes on waiting for what is overdue, on a machine
+// that may be busy, before it says that it does not come. Times have bounds of
+// their own.
+const never = 30 * time.Second
+
 func (b bound) limit() time.Duration { return b.timeout + b.probe }
 
 func halfOpen(ctx context.Context, e *Env) (*Verdict, error) {
@@ -182,7 +187,7 @@ func vanish(ctx context.Context, e *Env, b bound) (*Verdict, error) {
 	e.Say("a client host and a backend host have vanished; their peers must be told within %v", b.limit())
 
 	v := e.Verdict()
-	patience, cancel := context.WithDeadline(ctx, diedBackend.Add(b.limit()+5*time.Second))
+	patience, cancel := context.WithDeadline(ctx, diedBackend.Add(b.limit()+never))
 	defer cancel()
 	for _, p := range vanishing {
 		v.clientVanished(patience, b, p, diedClient, doomed, servers[0], relays[0]).versus(direct[0], p, diedClient, func(r traffic.Report) bool {
