@@ -171,7 +171,8 @@ func (f *demoFlags) parse(cmd *cobra.Command, args []string) (*demo, error) {
 		}
 		c := chosenScene{Scene: sc}
 		for _, v := range sc.Variants {
-			if (f.policy == "" || v.Policy == f.policy) && (f.fault == "" || v.Fault == f.fault) && (!f.short || v.Demo) {
+			if (f.policy == "" || v.Policy == f.policy) && (f.fault == "" || v.Fault == f.fault) && (!f.short || v.Demo) &&
+				(!v.Long || f.runs > 1 || f.policy != "") { // what is long is asked for by its policy, or for a campaign
 				c.chosen = append(c.chosen, v)
 			}
 		}
