@@ -49,7 +49,7 @@ Without a name, the scenes are listed. With --runs, each is repeated with its
 fault at that many random moments, and the distribution of every figure printed.
 The exit code is 1 if anything was not as it must be.
 
-Scenes run at a high priority (nice -20), so that what else the machine does
+Scenes run at a high priority (nice -10), so that what else the machine does
 disturbs them little. Where it did so all the same, and nothing was wrong but
 times, a scene is played again, up to twice, and the output says so.`,
 		Example: `  holdfast demo
@@ -286,10 +286,15 @@ func (d *demo) play(ctx context.Context, s Streams, program *scene.Program) erro
 			unwell = append(unwell, p.name())
 		}
 	}
-	if d.json {
-		if err := writeJSON(s.Out, verdicts); err != nil {
-			return err
-		}
+	var err error
+	switch {
+	case d.json:
+		err = writeJSON(s.Out, verdicts)
+	case len(verdicts) > 1:
+		err = scene.WriteSummary(s.Out, verdicts)
+	}
+	if err != nil {
+		return err
 	}
 	if len(unwell) > 0 {
 		return fmt.Errorf("not as it must be: %s", strings.Join(unwell, "; "))
@@ -363,7 +368,7 @@ func (d *demo) again(s Streams, v *scene.Verdict) {
 // Without it scenes are only disturbed more.
 func enterLab() {
 	lab.Main()
-	const nice = -20
+	const nice = -10
 	_ = os.WriteFile("/proc/self/autogroup", []byte(strconv.Itoa(nice)), 0)
 	// A priority is a thread's; a process gets that of the thread that made it.
 	threads, err := os.ReadDir("/proc/self/task")

@@ -19,21 +19,18 @@ import (
 
 // The faults of backend-dies.
 const (
-	faultMute    = "silence"
-	faultDeath   = "death"
-	faultUnwell  = "check"
-	policyReset  = "reset"
-	policyDrain  = "drain"
-	checkFall    = 2
-	checkPort    = 7001
-	probesEvery  = time.Second / probesRate
-	probesRate   = 500
-	checkBetween = 100 * time.Millisecond
-	checkTimeout = 100 * time.Millisecond
+	faultMute   = "silence"
+	faultDeath  = "death"
+	faultUnwell = "check"
+	policyReset = "reset"
+	policyDrain = "drain"
+	checkFall   = 2
+	checkPort   = 7001
+	probesRate  = 500
 
-	// toldWithin is what the scene is about: the time that the check needs, and
-	// ten milliseconds to tell everybody.
-	toldWithin = checkBetween*checkFall + checkTimeout + 10*time.Millisecond
+	// checkInterval and checkTimeout are of the check that the issue is about.
+	checkInterval = 100 * time.Millisecond
+	checkTimeout  = 100 * time.Millisecond
 
 	// giveUp is when nobody waits any more for somebody to be told.
 	giveUp = 10 * time.Second
@@ -89,6 +86,21 @@ on_backend_lost: drain, when only the check of a backend fails, nothing is cut.`
 	}
 }
 
+// check is the interval and the timeout of the backends' checks.
+func (e *Env) check() (interval, timeout time.Duration) {
+	if e.Relaxed {
+		return 4 * checkInterval, 4 * checkTimeout
+	}
+	return checkInterval, checkTimeout
+}
+
+// toldWithin is what the scene is about: the time that the check needs, and ten
+// milliseconds to tell everybody.
+func (e *Env) toldWithin() time.Duration {
+	interval, timeout := e.check()
+	return interval*checkFall + timeout + 10*time.Millisecond
+}
+
 // backendDies is one run of the scene.
 type backendDies struct {
 	*Env
@@ -125,8 +137,9 @@ func startBackendDies(ctx context.Context, e *Env) (_ *backendDies, err error) {
 	node := d.lab.Host("node1")
 	e.Say("the network is up: 2 clients, the relay's node, 3 backends")
 
+	interval, timeout := e.check()
 	flags := []string{
-		"--check", "tcp", "--check-interval", checkBetween.String(), "--check-timeout", checkTimeout.String(),
+		"--check", "tcp", "--check-interval", interval.String(), "--check-timeout", timeout.String(),
 		"--check-fall", strconv.Itoa(checkFall), "--check-rise", "2", "--on-backend-lost", e.Variant.Policy,
 	}
 	args := []string{e.addrPort(node).String()}
@@ -232,7 +245,7 @@ func (d *backendDies) run(ctx context.Context) (*Verdict, error) {
 	// A moment at random within some rounds of checks.
 	r := d.Rand()
 	r.IntN(3)
-	if err := pause(ctx, 200*time.Millisecond+time.Duration(r.Int64N(int64(3*checkBetween)))); err != nil {
+	if err := pause(ctx, 200*time.Millisecond+time.Duration(r.Int64N(int64(3*checkInterval)))); err != nil {
 		return nil, err
 	}
 	at, err := d.strike()
@@ -310,6 +323,7 @@ func (d *backendDies) judgeReset(ctx context.Context, at time.Time) (*Verdict, e
 	d.judgeRecords(v, len(lost)+cut)
 	d.judgeKept(v, kept)
 	d.judgeLies(v, lost, kept)
+	d.explain(v, at)
 	return v, nil
 }
 
@@ -341,7 +355,7 @@ func (d *backendDies) judgeClients(v *Verdict, at time.Time, lost []*traffic.Cli
 		times[r.Pattern] = append(times[r.Pattern], r.At.Sub(fault))
 	}
 	v.Count(clientsTold, told).Exactly(len(lost))
-	v.Time(clientsToldAfter, all...).Within(toldWithin)
+	v.Time(clientsToldAfter, all...).Within(d.toldWithin()).AsHeadline()
 	for _, p := range []traffic.Pattern{traffic.Idle, traffic.Request, traffic.Upload, traffic.Download} {
 		v.Must(len(times[p]) > 0, "no connection of the pattern %s with the lost backend was told", p)
 		v.Time(p.String(), times[p]...).AsPart()
@@ -362,7 +376,7 @@ func (d *backendDies) judgeServer(ctx context.Context, v *Verdict, at time.Time,
 		times = append(times, ev.End.At.Sub(traffic.InstantOf(at)))
 	}
 	v.Count(serversTold, len(times)).Exactly(len(lost))
-	v.Time("backend ends told after the fault", times...).Within(toldWithin)
+	v.Time("backend ends told after the fault", times...).Within(d.toldWithin())
 }
 
 // judgeWire is about the other end where there is nobody left to ask: the
@@ -387,7 +401,7 @@ func (d *backendDies) judgeWire(ctx context.Context, v *Verdict, at time.Time, l
 		times = append(times, s.Time.Sub(at))
 	}
 	v.Count("resets to the dead backend on the wire", len(times)).Exactly(len(lost))
-	v.Time("resets on the wire after the fault", times...).Within(toldWithin)
+	v.Time("resets on the wire after the fault", times...).Within(d.toldWithin())
 }
 
 // finish ends the traffic that lives in an orderly way, and then the servers, so
@@ -422,6 +436,22 @@ func (d *backendDies) finish(ctx context.Context, v *Verdict, live []*traffic.Cl
 	}
 	for _, ev := range d.relay.Events() {
 		v.Must(ev.Event != "lost", "the relay lost %d of its events", ev.Count)
+		v.Must(ev.Event != "backend" || ev.Backend == d.lost.Name || ev.State != "down",
+			"the relay declared %s down, which is well: at %s: %s", ev.Backend, ev.Time.Format(clock), ev.Reason)
+	}
+}
+
+// clock is how the relay's log writes a time.
+const clock = "15:04:05.000"
+
+// explain adds what the relay said to a verdict that needs explaining.
+func (d *backendDies) explain(v *Verdict, at time.Time) {
+	if v.OK() {
+		return
+	}
+	v.Note("the fault was at %s; the relay's warnings:", at.Format(clock))
+	for _, w := range d.relay.Warnings() {
+		v.Note("%s", w)
 	}
 }
 
@@ -533,7 +563,7 @@ func (d *backendDies) judgeDrain(ctx context.Context, at time.Time) (*Verdict, e
 	}
 	d.finish(ctx, v, all)
 	v.Count("connections of the drained backend", len(lost)).AtLeast(16)
-	v.Count("connections cut", cut).Exactly(0)
+	v.Count("connections cut", cut).Exactly(0).AsHeadline()
 	d.judgeKept(v, all)
 	d.judgeProbes(v, at)
 	if err == nil {
@@ -546,9 +576,10 @@ func (d *backendDies) judgeDrain(ctx context.Context, at time.Time) (*Verdict, e
 			}
 		}
 		v.Count("new connections that the drained backend got", got).Exactly(0)
-		v.Time("detection by the relay", down.Time.Sub(at.Round(0))).Within(toldWithin)
+		v.Time("detection by the relay", down.Time.Sub(at.Round(0))).Within(d.toldWithin())
 	}
 	d.judgeLies(v, lost, kept)
+	d.explain(v, at)
 	return v, nil
 }
 

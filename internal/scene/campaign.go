@@ -95,7 +95,7 @@ func Campaign(ctx context.Context, o CampaignOptions) *Report {
 				case err != nil:
 					r.Failures = append(r.Failures, Failure{variant, family.String(), seed, []string{err.Error()}})
 				case !v.OK():
-					r.Failures = append(r.Failures, Failure{variant, family.String(), seed, v.Wrong(true)})
+					r.Failures = append(r.Failures, Failure{variant, family.String(), seed, append(v.Wrong(true), v.Notes...)})
 				}
 				if err == nil {
 					all = append(all, v)

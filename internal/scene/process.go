@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/netip"
+	"strings"
 	"sync"
 	"time"
 
@@ -34,7 +35,8 @@ type RelayEvent struct {
 	Time    time.Time `json:"time"`
 	Backend string    `json:"backend"`
 
-	State string `json:"state"` // of a backend: "up" or "down"
+	State  string `json:"state"`  // of a backend: "up" or "down"
+	Reason string `json:"reason"` // why it is down
 
 	Client      string  `json:"client"` // of a connection that ended
 	Age         float64 `json:"age"`    // seconds
@@ -71,6 +73,17 @@ func (e *Env) StartRelay(ctx context.Context, h *lab.Host, args ...string) (*Rel
 
 // Events returns what the relay has reported so far.
 func (r *Relay) Events() []RelayEvent { return r.events.all() }
+
+// Warnings returns what the relay has said that it should not have had to.
+func (r *Relay) Warnings() []string {
+	var found []string
+	for line := range strings.Lines(r.Output()) {
+		if strings.Contains(line, "level=WARN") || strings.Contains(line, "level=ERROR") {
+			found = append(found, strings.TrimSpace(line))
+		}
+	}
+	return found
+}
 
 // AwaitEvent waits for an event that match accepts.
 func (r *Relay) AwaitEvent(ctx context.Context, match func(RelayEvent) bool) (RelayEvent, error) {

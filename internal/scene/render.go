@@ -5,6 +5,7 @@ package scene
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 )
@@ -12,14 +13,8 @@ import (
 // WriteText writes the verdict for a person: a table of the figures, with a
 // column without Holdfast where that was measured, and what was wrong.
 func (v *Verdict) WriteText(w io.Writer) error {
-	heading := v.Scene
-	for _, part := range []string{v.Policy, v.Fault, v.Family} {
-		if part != "" {
-			heading += ", " + part
-		}
-	}
 	var b strings.Builder
-	fmt.Fprintf(&b, "\n%s (%.1f s, seed %d): %s\n", heading, v.Took.Seconds(), v.Seed, well(v.OK()))
+	fmt.Fprintf(&b, "\n%s (%.1f s, seed %d): %s\n", v.name(), v.Took.Seconds(), v.Seed, well(v.OK()))
 
 	without := false
 	for _, f := range v.Figures {
@@ -54,8 +49,40 @@ func (v *Verdict) WriteText(w io.Writer) error {
 	for _, wrong := range v.Wrong(true) {
 		fmt.Fprintf(&b, "  WRONG: %s\n", wrong)
 	}
+	for _, note := range v.Notes {
+		fmt.Fprintf(&b, "  note: %s\n", note)
+	}
 	_, err := io.WriteString(w, b.String())
 	return err
+}
+
+// WriteSummary writes a line for each verdict, with the figure that stands for it.
+func WriteSummary(w io.Writer, verdicts []*Verdict) error {
+	rows := [][]string{{"", "", "with Holdfast", "allowed", "without", ""}}
+	for _, v := range verdicts {
+		row := []string{v.name(), "", "", "", "", well(v.OK())}
+		if len(v.Figures) > 0 {
+			f := v.Figures[max(slices.IndexFunc(v.Figures, func(f *Figure) bool { return f.Headline }), 0)]
+			copy(row[1:], []string{f.Name, f.Measured(), f.Allowed(), f.Without})
+		}
+		rows = append(rows, row)
+	}
+	var b strings.Builder
+	b.WriteByte('\n')
+	writeColumns(&b, rows)
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+// name is what was played.
+func (v *Verdict) name() string {
+	name := v.Scene
+	for _, part := range []string{v.Policy, v.Fault, v.Family} {
+		if part != "" {
+			name += ", " + part
+		}
+	}
+	return name
 }
 
 // WriteText writes the distributions and every failure with how to see it again.

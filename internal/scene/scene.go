@@ -92,6 +92,10 @@ type Env struct {
 	// Short asks for what a short demonstration needs and no more.
 	Short bool
 
+	// Relaxed says that times are not judged: a scene may then use longer
+	// intervals, so that a busy machine cannot make a healthy backend look dead.
+	Relaxed bool
+
 	// OnProgress is called with what is happening now, one sentence without a
 	// full stop; nil: nobody listens.
 	OnProgress func(elapsed time.Duration, what string)

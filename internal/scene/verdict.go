@@ -26,6 +26,7 @@ type Verdict struct {
 	Figures  []*Figure `json:"figures,omitempty"`
 	Tables   []Table   `json:"tables,omitempty"`
 	Failures []string  `json:"failures,omitempty"` // what was wrong that no figure says
+	Notes    []string  `json:"notes,omitempty"`    // what explains it
 }
 
 // Correct reports whether everything but the times is as it must be: what a
@@ -74,6 +75,11 @@ func (v *Verdict) Fail(format string, args ...any) {
 	if len(v.Failures) < 100 {
 		v.Failures = append(v.Failures, fmt.Sprintf(format, args...))
 	}
+}
+
+// Note adds what explains a verdict that is not well.
+func (v *Verdict) Note(format string, args ...any) {
+	v.Notes = append(v.Notes, fmt.Sprintf(format, args...))
 }
 
 // Must is Fail unless ok.
@@ -159,6 +165,10 @@ type Figure struct {
 	// Part says that it is a part of the figure before it.
 	Part bool `json:"part,omitempty"`
 
+	// Headline says that it stands for the verdict where there is room for one
+	// figure only; without any, the first figure does.
+	Headline bool `json:"headline,omitempty"`
+
 	// Low and High bound every value; nil: no bound.
 	Low  *int64 `json:"at_least,omitempty"`
 	High *int64 `json:"at_most,omitempty"`
@@ -190,6 +200,12 @@ func (f *Figure) Exactly(n int) *Figure { return f.AtLeast(int64(n)).AtMost(int6
 // AsPart makes it a part of the figure before it.
 func (f *Figure) AsPart() *Figure {
 	f.Part = true
+	return f
+}
+
+// AsHeadline makes it stand for the verdict.
+func (f *Figure) AsHeadline() *Figure {
+	f.Headline = true
 	return f
 }
 

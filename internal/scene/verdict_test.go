@@ -116,6 +116,27 @@ s, reset, ipv6 (1.0 s, seed 9): WRONG
 	}
 }
 
+func TestSummary(t *testing.T) {
+	a := &Verdict{Scene: "a", Family: "ipv4"}
+	a.Count("clients", 3)
+	a.Time("told after", time.Second).Within(time.Millisecond).AsHeadline().Versus("never")
+	b := &Verdict{Scene: "b", Variant: Variant{Policy: "drain"}, Family: "ipv6"}
+	b.Count("cut", 0).Exactly(0)
+	var text strings.Builder
+	if err := WriteSummary(&text, []*Verdict{a, b, {Scene: "c", Family: "ipv4"}}); err != nil {
+		t.Error(err)
+	}
+	want := `
+                              with Holdfast  allowed    without
+  a, ipv4         told after  1000 ms        <= 1.0 ms  never    WRONG
+  b, drain, ipv6  cut         0              0                   well
+  c, ipv4                                                        well
+`
+	if text.String() != want {
+		t.Errorf("got:%s\nwant:%s", &text, want)
+	}
+}
+
 func TestQuantile(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		values := rapid.SliceOfN(rapid.Int64Range(-50, 50), 1, 200).Draw(t, "values")

@@ -68,7 +68,7 @@ listen service
 			return nil, err
 		}
 		backends = append(backends, s)
-		fmt.Fprintf(&config, "  server %s %s check inter %dms fall %d\n", s.Name, s.Address, checkBetween.Milliseconds(), checkFall)
+		fmt.Fprintf(&config, "  server %s %s check inter %dms fall %d\n", s.Name, s.Address, checkInterval.Milliseconds(), checkFall)
 	}
 	dir, err := l.Dir()
 	if err != nil {
