@@ -217,7 +217,9 @@ func TestRhythm(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			tenths := map[int]int{}
 			begin := time.Now()
-			backends := make([]*backend, 1000)
+			// With 1000 of them, Go 1.26's race detector itself fails now and
+			// then (a CHECK in tsan_rtl.cpp), one run in 25.
+			backends := make([]*backend, 200)
 			for i := range backends {
 				backends[i] = newBackend(answers)
 				rng := rand.New(rand.NewPCG(uint64(i), 1))
@@ -228,8 +230,8 @@ func TestRhythm(t *testing.T) {
 				tenths[int(backends[i].starts[1].Sub(begin)/(100*time.Millisecond))]++
 			}
 			for tenth, n := range tenths {
-				if tenth < 10 && (n < 50 || n > 150) {
-					t.Errorf("%d of 1000 second checks in tenth %d of the interval", n, tenth)
+				if tenth < 10 && (n < 5 || n > 40) {
+					t.Errorf("%d of 200 second checks in tenth %d of the interval", n, tenth)
 				}
 			}
 		})
