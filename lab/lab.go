@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
 	"os"
@@ -157,6 +158,14 @@ func (s *swtch) open() (err error) {
 			{"net.ipv6.conf.default.disable_ipv6", "1"},
 		}); err != nil {
 			return err
+		}
+		// Nor does it look at packets: where br_netfilter is loaded, that would
+		// cost every frame a twentieth of its way.
+		for _, table := range []string{"arptables", "iptables", "ip6tables"} {
+			err := setSysctls([]Sysctl{{"net.bridge.bridge-nf-call-" + table, "0"}})
+			if err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return err
+			}
 		}
 		if s.nl, err = rtnl.Open(); err != nil {
 			return err
