@@ -42,7 +42,25 @@ func (h *Host) Die() (time.Time, error) {
 func (h *Host) Mute() (time.Time, error) { return h.gate("mute", 1) }
 
 // Unmute ends Mute.
-func (h *Host) Unmute() (time.Time, error) { return h.gate("unmute", 0) }
+func (h *Host) Unmute() (time.Time, error) {
+	if err := h.alive(); err != nil {
+		return h.fault(time.Now(), "unmute", err)
+	}
+	return h.gate("unmute", 0)
+}
+
+// alive keeps a dead host dead: sockets that this process holds there would
+// speak again.
+func (h *Host) alive() error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.dead {
+		return errDead
+	}
+	return nil
+}
+
+var errDead = errors.New("the host is dead, and stays so")
 
 func (h *Host) gate(what string, rate float64) (time.Time, error) {
 	at := time.Now()
@@ -104,8 +122,12 @@ func (k *Link) Cut() (time.Time, error) {
 	return k.fault(at, "cut", err)
 }
 
-// Restore ends whatever Cut, Block, SetLoss and Host.Mute did to the link.
+// Restore ends whatever Cut, Block, SetLoss and Host.Mute did to the link. It is
+// an error if the host is dead.
 func (k *Link) Restore() (time.Time, error) {
+	if err := k.host.alive(); err != nil {
+		return k.fault(time.Now(), "restore", err)
+	}
 	at := time.Now()
 	err := errors.Join(k.sw.nl.SetState(k.port, true), k.setLimit(FromHost, 0), k.setLimit(ToHost, 0))
 	return k.fault(at, "restore", err)

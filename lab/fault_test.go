@@ -133,6 +133,12 @@ while True:
 				t.Errorf("the dead host sent %v", s)
 			}
 		}
+		// The connection that this process holds there would speak again.
+		for what, raise := range map[string]func() (time.Time, error){"Restore": backend.Links()[0].Restore, "Unmute": backend.Unmute} {
+			if _, err := raise(); err == nil {
+				t.Errorf("%s raised the dead", what)
+			}
+		}
 	})
 }
 
