@@ -90,7 +90,7 @@ func (e *end) fill(ctx context.Context, limit int) error {
 			idle = 0
 		case syscall.EAGAIN:
 			idle++
-			if err := wait(ctx, 2*time.Millisecond); err != nil {
+			if err := pause(ctx, 2*time.Millisecond); err != nil {
 				return err
 			}
 		default:
@@ -175,7 +175,7 @@ func (e *end) awaitQueued(ctx context.Context, n int) error {
 		if queued >= n {
 			return nil
 		}
-		if err := wait(ctx, time.Millisecond); err != nil {
+		if err := pause(ctx, time.Millisecond); err != nil {
 			return fmt.Errorf("%d of %d bytes are queued: %w", queued, n, err)
 		}
 	}
@@ -343,7 +343,7 @@ func (e *end) tryWrite() string {
 		if poll&(sys.PollErr|sys.PollHup) != 0 {
 			break
 		}
-		_ = wait(context.Background(), 2*time.Millisecond)
+		_ = pause(context.Background(), 2*time.Millisecond)
 	}
 	if _, second := e.offer(1); second != 0 {
 		return "ok, then " + errnoName(second)

@@ -239,7 +239,7 @@ func (s *slaughter) begin(ctx context.Context, dial traffic.DialFunc, to string)
 		if err == nil || ctx.Err() != nil || time.Now().After(deadline) {
 			return fleet, err
 		}
-		if err := wait(ctx, 20*time.Millisecond); err != nil {
+		if err := pause(ctx, 20*time.Millisecond); err != nil {
 			return nil, err
 		}
 	}
@@ -356,7 +356,7 @@ func (s *slaughter) processes(ctx context.Context, n int, kind string, rounds in
 		if err != nil {
 			return err
 		}
-		err = wait(ctx, s.moment())
+		err = pause(ctx, s.moment())
 		at, killErr := server.Kill()
 		if err := errors.Join(err, killErr); err != nil {
 			fleet.end()
@@ -415,7 +415,7 @@ func (s *slaughter) silence(ctx context.Context, kind string, backend *lab.Host,
 	if err != nil {
 		return err
 	}
-	err = wait(ctx, s.moment())
+	err = pause(ctx, s.moment())
 	at, fallErr := fall(backend)
 	if err := errors.Join(err, fallErr); err != nil {
 		fleet.end()
@@ -495,7 +495,7 @@ func (s *slaughter) resets(ctx context.Context, n, rounds int) error {
 		if err != nil {
 			return err
 		}
-		if err := wait(ctx, s.moment()); err != nil {
+		if err := pause(ctx, s.moment()); err != nil {
 			fleet.end()
 			return err
 		}
@@ -553,7 +553,7 @@ func (s *slaughter) clients(ctx context.Context, n int, kind string, rounds int)
 		if err != nil {
 			return err
 		}
-		if err := wait(ctx, s.moment()); err != nil {
+		if err := pause(ctx, s.moment()); err != nil {
 			fleet.end()
 			return err
 		}
@@ -598,7 +598,7 @@ func (s *slaughter) clientDeath(ctx context.Context, client *lab.Host, to string
 		return err
 	}
 	defer fleet.end()
-	if err := wait(ctx, s.moment()); err != nil {
+	if err := pause(ctx, s.moment()); err != nil {
 		return err
 	}
 	at, err := client.Die()

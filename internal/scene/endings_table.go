@@ -329,7 +329,7 @@ func (p *play) watch(ctx context.Context, at, deadline time.Time) {
 		go p.write(ctx)
 	}
 	if p.phase == sending && !p.ending.silent() {
-		_ = wait(ctx, slowReader)
+		_ = pause(ctx, slowReader)
 	}
 	p.seen = p.observer.observe(at, deadline, p.phase != receiving && p.phase != answering)
 	if p.writerDone != nil {

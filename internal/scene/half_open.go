@@ -173,7 +173,7 @@ func vanish(ctx context.Context, e *Env, b bound) (*Verdict, error) {
 		defer direct[1].end()
 	}
 	e.Say("connections of five patterns run: idle, pushing, uploading, downloading, zero window")
-	if err := wait(ctx, 300*time.Millisecond+time.Duration(e.Rand().Int64N(int64(time.Second)))); err != nil {
+	if err := pause(ctx, 300*time.Millisecond+time.Duration(e.Rand().Int64N(int64(time.Second)))); err != nil {
 		return nil, err
 	}
 	diedClient, err := l.Host("client1").Die()
@@ -283,18 +283,6 @@ func (f *Figure) versus(direct *running, p traffic.Pattern, died time.Time, told
 	f.Versus("%d of %d told", n, of)
 }
 
-// wait waits for d, or for the end of ctx.
-func wait(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
-
 // liveOn runs healthy connections over a link that loses frames in both
 // directions for longer than the bound: none may die.
 func liveOn(ctx context.Context, e *Env, b bound) (*Verdict, error) {
@@ -344,7 +332,7 @@ func liveOn(ctx context.Context, e *Env, b bound) (*Verdict, error) {
 		}
 	}
 	e.Say("%d healthy connections under %.0f %% loss each way for %v, among them readers that pause all the time", 5*each, 100*loss, length)
-	if err := wait(ctx, length); err != nil {
+	if err := pause(ctx, length); err != nil {
 		return nil, err
 	}
 	v := e.Verdict()
