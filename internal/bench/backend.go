@@ -46,11 +46,11 @@ func serve(r role, stdin io.Reader, stdout io.Writer) error {
 	if err != nil {
 		return err
 	}
-	var limit syscall.Rlimit
-	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
-		return os.NewSyscallError("getrlimit", err)
+	files, _, err := sys.FileLimit()
+	if err != nil {
+		return err
 	}
-	b := &backend{listener: fd, streams: make([]atomic.Bool, min(limit.Cur, 1<<20))}
+	b := &backend{listener: fd, streams: make([]atomic.Bool, min(files, 1<<20))}
 	for range r.Loops {
 		ep, err := sys.NewEpoll(256)
 		if err != nil {

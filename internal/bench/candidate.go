@@ -9,7 +9,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
+
+	"github.com/holdfast-net/holdfast/internal/sys"
 )
 
 // A candidate is what stands between client and backend.
@@ -85,11 +86,11 @@ func allCandidates(holdfastPaths ...string) []candidate {
 
 // fileLimit is how many descriptors a process may have here.
 func fileLimit() int {
-	var limit syscall.Rlimit
-	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+	_, hard, err := sys.FileLimit()
+	if err != nil {
 		return 1024
 	}
-	return int(min(limit.Max, 1<<20))
+	return int(min(hard, 1<<20))
 }
 
 // findProgram looks for a program also where Debian keeps servers, which an

@@ -162,11 +162,6 @@ func (h *Handle) AddForwarding(index int, mac net.HardwareAddr) error {
 	return opErr("add forwarding entry", mac.String(), h.h.NeighSet(forwarding(index, mac)))
 }
 
-// DeleteForwarding takes such an entry back.
-func (h *Handle) DeleteForwarding(index int, mac net.HardwareAddr) error {
-	return opErr("delete forwarding entry", mac.String(), h.h.NeighDel(forwarding(index, mac)))
-}
-
 // Flags of an address that the netlink library does not name.
 const (
 	flagNoDAD         = 0x02  // IFA_F_NODAD

@@ -79,9 +79,6 @@ func TestHandle(t *testing.T) {
 	}); err != nil {
 		t.Error(err)
 	}
-	if err := h.DeleteForwarding(port, mac); err != nil {
-		t.Error(err)
-	}
 	if err := h.DeleteAddress(bridge, netip.MustParsePrefix("fd00::1/64")); err != nil {
 		t.Error(err)
 	}

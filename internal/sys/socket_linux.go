@@ -185,14 +185,6 @@ func SetV6Only(fd int) syscall.Errno { return setInt(fd, unix.IPPROTO_IPV6, unix
 // SetNoDelay switches Nagle's algorithm off.
 func SetNoDelay(fd int) syscall.Errno { return setInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1) }
 
-// SetBuffers sets both socket buffers to about n bytes (the kernel doubles it).
-func SetBuffers(fd, n int) syscall.Errno {
-	if e := setInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF, n); e != 0 {
-		return e
-	}
-	return setInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, n)
-}
-
 // SetKeepalive makes the kernel probe a quiet connection every interval, first
 // after the same time, and give it up after count unanswered probes. The
 // interval is in whole seconds, at least one: tcp(7) knows nothing finer.
