@@ -14,7 +14,8 @@ import (
 // Options configures a [Relay]. The zero value is usable.
 type Options struct {
 	// Loops is the number of event loops; each keeps at most one processor
-	// busy. 0 means one for each processor the process may use; at most 1024.
+	// busy. 0 means GOMAXPROCS, which knows the limits of a container; at most
+	// 1024.
 	Loops int
 
 	// Logger receives what cannot be returned as an error; nil discards it.
@@ -31,7 +32,7 @@ func (o Options) check() (Options, error) {
 		return o, fmt.Errorf("relay: Options.Loops is %d; it must be between 0 and 1024", o.Loops)
 	}
 	if o.Loops == 0 {
-		o.Loops = runtime.NumCPU()
+		o.Loops = min(runtime.GOMAXPROCS(0), 1024)
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)

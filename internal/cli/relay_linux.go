@@ -231,9 +231,10 @@ func (f *relayFlags) parse(cmd *cobra.Command, args []string) (*relayRun, error)
 		flagErr("allow", err)
 		o.Allow = append(o.Allow, p)
 	}
-	note(run.level.UnmarshalText([]byte(f.logLevel)))
 	if !oneOf(f.logLevel, "debug", "info", "warn", "error") {
 		flagErr("log-level", fmt.Errorf("%q is none of debug, info, warn and error", f.logLevel))
+	} else {
+		flagErr("log-level", run.level.UnmarshalText([]byte(f.logLevel)))
 	}
 	if !oneOf(f.logFormat, "text", "json") {
 		flagErr("log-format", fmt.Errorf("%q is neither text nor json", f.logFormat))
@@ -337,9 +338,10 @@ func (r *relayRun) run(ctx context.Context, s Streams) (err error) {
 		events = f
 	}
 
-	spareProcessors(r.loops)
+	loops := cmp.Or(r.loops, runtime.GOMAXPROCS(0)) // which knows the limits of a container
+	spareProcessors(loops)
 	d, err := daemon.New(daemon.Options{
-		Loops: r.loops, Services: []daemon.ServiceOptions{r.service}, Logger: log, Events: events,
+		Loops: loops, Services: []daemon.ServiceOptions{r.service}, Logger: log, Events: events,
 	})
 	if err != nil {
 		return checkError(err)
@@ -373,7 +375,7 @@ func catchSignals() (stop <-chan os.Signal, release func()) {
 func spareProcessors(loops int) {
 	const spare = 2
 	if os.Getenv("GOMAXPROCS") == "" {
-		runtime.GOMAXPROCS(cmp.Or(loops, runtime.NumCPU()) + spare)
+		runtime.GOMAXPROCS(loops + spare)
 	}
 }
 
