@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"path/filepath"
 	"sync"
 	"syscall"
@@ -206,6 +207,7 @@ func wantRefused(t *testing.T, a Address) {
 	c, err := net.Dial("tcp", a.AddrPort().String())
 	if err == nil {
 		defer c.Close()
+		c.SetDeadline(time.Now().Add(20 * time.Second))
 		_, err = c.Read(make([]byte, 1))
 	}
 	if !errors.Is(err, syscall.ECONNRESET) {
@@ -303,6 +305,32 @@ func TestResetIsPassedOnAfterWhatCameBefore(t *testing.T) {
 	})
 }
 
+// refusing returns an address that refuses every connect and that no other
+// process can come to listen on: its port is bound.
+func refusing(t *testing.T, host string) string {
+	t.Helper()
+	var at syscall.Sockaddr = &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}
+	family := syscall.AF_INET
+	if host != "127.0.0.1" {
+		at, family = &syscall.SockaddrInet6{Addr: netip.IPv6Loopback().As16()}, syscall.AF_INET6
+	}
+	fd, err := syscall.Socket(family, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { syscall.Close(fd) })
+	if err = syscall.Bind(fd, at); err == nil {
+		at, err = syscall.Getsockname(fd)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if v6, ok := at.(*syscall.SockaddrInet6); ok {
+		return fmt.Sprintf("%s:%d", host, v6.Port)
+	}
+	return fmt.Sprintf("%s:%d", host, at.(*syscall.SockaddrInet4).Port)
+}
+
 // newFullBackend listens where nobody is accepted any more, so that a connect is
 // not answered.
 func newFullBackend(t *testing.T, host string) string {
@@ -335,12 +363,10 @@ func newFullBackend(t *testing.T, host string) string {
 func TestEvidenceBeganWithItsConnect(t *testing.T) {
 	each(t, func(t *testing.T, host string) {
 		g := newRig(t)
-		full := newFullBackend(t, host)
-		closed := newBackend(t, host)
-		closed.Close() // its port refuses now
+		full, closed := newFullBackend(t, host), refusing(t, host)
 		found := make(chan Evidence, 2)
 		const patience = 300 * time.Millisecond
-		s := g.service(t, host, ServiceOptions{ConnectTimeout: patience, OnEvidence: func(e Evidence) { found <- e }}, full, closed.addr())
+		s := g.service(t, host, ServiceOptions{ConnectTimeout: patience, OnEvidence: func(e Evidence) { found <- e }}, full, closed)
 		began := time.Now()
 		wantRefused(t, s.Addrs()[0])
 		timeout, refused := <-found, <-found
@@ -356,15 +382,13 @@ func TestEvidenceBeganWithItsConnect(t *testing.T) {
 func TestRedispatch(t *testing.T) {
 	each(t, func(t *testing.T, host string) {
 		g, b := newRig(t), newBackend(t, host)
-		closed := newBackend(t, host)
-		closed.Close() // its port refuses now
 		var mu sync.Mutex
 		evidence := map[EvidenceKind]int{}
 		s := g.service(t, host, ServiceOptions{OnEvidence: func(e Evidence) {
 			mu.Lock()
 			evidence[e.Kind]++
 			mu.Unlock()
-		}}, closed.addr(), b.addr())
+		}}, refusing(t, host), b.addr())
 		for range 20 {
 			client := dial(t, s.Addrs()[0])
 			server := b.next(t)
