@@ -72,10 +72,10 @@ func (f *checkFlags) register(cmd *cobra.Command) {
 	flags.BoolVar(&f.tls, "check-tls", false, "check by TLS")
 	flags.StringVar(&f.serverName, "check-server-name", "", "TLS: the `name` that the certificate must have")
 	flags.BoolVar(&f.insecure, "check-insecure", false, "TLS: take any certificate")
-	flags.DurationVar(&f.interval, "check-interval", time.Second, "from one check to the next")
-	flags.DurationVar(&f.timeout, "check-timeout", time.Second, "a check that takes longer has failed")
-	flags.IntVar(&f.fall, "check-fall", 3, "this `many` failures in a row mean down")
-	flags.IntVar(&f.rise, "check-rise", 2, "this `many` successes in a row mean up")
+	flags.DurationVar(&f.interval, "check-interval", health.DefaultInterval, "from one check to the next")
+	flags.DurationVar(&f.timeout, "check-timeout", health.DefaultTimeout, "a check that takes longer has failed")
+	flags.IntVar(&f.fall, "check-fall", health.DefaultFall, "this `many` failures in a row mean down")
+	flags.IntVar(&f.rise, "check-rise", health.DefaultRise, "this `many` successes in a row mean up")
 }
 
 // contradictions lists what the flags say that goes together with nothing.
