@@ -133,6 +133,9 @@ func (r *Report) verdicts(b *strings.Builder) {
 		if !v.Met {
 			verdict = "MISSED"
 		}
+		if v.Reached.Min < v.Bound && v.Bound < v.Reached.Max {
+			verdict += ", but not in every round"
+		}
 		bound, reached := fmt.Sprintf("%s %.0f %s", sign, v.Bound, metric.Unit), fmt.Sprintf("%.0f", v.Reached.Median)
 		if v.Reference != "" {
 			bound = fmt.Sprintf("%s %.2f x %s", sign, v.Bound, v.Reference)
