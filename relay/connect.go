@@ -17,20 +17,16 @@ const unixRetry = 5 * time.Millisecond
 // admit takes over an accepted client and starts looking for a backend.
 func (l *loop) admit(s *Service, fd int, from netip.AddrPort) {
 	if !s.allows(from) {
-		sys.Reset(fd)
-		l.load.Add(-1)
-		s.refused(from, CauseNotAllowed, "the client's address is in none of the allowed networks")
+		l.turnAway(s, fd, from, CauseNotAllowed, "the client's address is in none of the allowed networks")
 		return
 	}
 	id := l.relay.lastID.Add(1)
 	entry, ok := l.store.open(id)
 	if !ok || l.stopping {
-		sys.Reset(fd)
-		l.load.Add(-1)
 		if ok {
 			l.store.drop(entry)
 		}
-		s.refused(from, CauseResources, "the relay has no room for another connection")
+		l.turnAway(s, fd, from, CauseResources, "the relay has no room for another connection")
 		return
 	}
 	p := &pair{
@@ -41,12 +37,19 @@ func (l *loop) admit(s *Service, fd int, from netip.AddrPort) {
 	p.client = leg{pair: p, fd: fd, side: ByClient, tcp: from.IsValid()}
 	p.backend = leg{pair: p, fd: -1, side: ByBackend}
 	l.pairs = append(l.pairs, p)
-	s.live.Add(1)
 	if errno := l.watch(&p.client); errno != 0 {
 		p.reset(CauseResources, ByRelay, "epoll_ctl: "+errno.Error())
 		return
 	}
 	p.attempt()
+}
+
+// turnAway resets a client that was given to this loop and is no connection yet.
+func (l *loop) turnAway(s *Service, fd int, from netip.AddrPort, cause Cause, detail string) {
+	sys.Reset(fd)
+	l.load.Add(-1)
+	s.refused(from, cause, detail)
+	s.left()
 }
 
 // attempt tries backends until a connect is under way or established, or none
@@ -72,7 +75,9 @@ func (p *pair) attempt() {
 // once and another is to be tried.
 func (p *pair) dial() bool {
 	addr := p.target.Address
+	p.loop.relay.descriptors.RLock()
 	fd, errno := sys.Socket(addr.ip.Addr())
+	p.loop.relay.descriptors.RUnlock()
 	if errno != 0 {
 		p.reset(CauseResources, ByRelay, "socket: "+errno.Error())
 		return true

@@ -121,7 +121,8 @@ func (p *pair) check() {
 		if !g.tcp || g.fd < 0 {
 			continue
 		}
-		if !g.probed {
+		asked := g.probed
+		if !asked {
 			g.probed = true
 			g.startProbing(bound)
 		}
@@ -131,14 +132,15 @@ func (p *pair) check() {
 		}
 		silence := min(info.LastDataReceived, info.LastACKReceived)
 		if silence >= bound {
-			if info.Unacked > 0 || info.Probes > 0 || info.Retransmits > 0 {
+			if asked && (info.Unacked > 0 || info.Probes > 0 || info.Retransmits > 0) {
 				g.over = overDead
 				g.fail(syscall.ETIMEDOUT)
 				p.settle()
 				return
 			}
-			// Silent, but never asked: a kernel without TCP_RTO_MAX_MS lets
-			// the gaps between zero-window probes grow beyond the bound.
+			// Silent, but never asked: this process was stopped before it
+			// first came here, or a kernel without TCP_RTO_MAX_MS lets the gaps
+			// between zero-window probes grow beyond the bound.
 			silence = bound - probeInterval(bound)
 		}
 		wait = min(wait, bound-silence)

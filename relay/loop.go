@@ -53,8 +53,11 @@ type loop struct {
 	pairs     []*pair
 	timers    timers
 	again     []*pair // pairs that used up their budget
+	rounds    int     // batches to serve before deadlines are judged again; see caughtUp
 	scratch   int32   // the slot that the next read goes to
-	spare     int     // a descriptor to give up when there are none left, so that a client can be refused
+	paused    []int   // listeners that are left alone until pausedTo
+	pausedTo  int64
+	spare     int // a descriptor to give up when there are none left, so that a client can be refused
 	stopping  bool
 	load      atomic.Int64 // connections given to this loop
 
@@ -117,8 +120,10 @@ func (l *loop) post(f func()) bool {
 		return false
 	}
 	l.commands = append(l.commands, f)
-	l.mu.Unlock()
+	// Not after the unlocking: the loop could end in between and be released,
+	// and its descriptor be somebody else's.
 	l.waker.Wake()
+	l.mu.Unlock()
 	return true
 }
 
@@ -135,8 +140,11 @@ func (l *loop) run() error {
 		for _, ev := range events {
 			l.dispatch(ev)
 		}
-		l.expire()
+		if l.caughtUp(len(events)) {
+			l.expire()
+		}
 		l.resume()
+		l.unpause()
 	}
 	for len(l.pairs) > 0 {
 		l.pairs[len(l.pairs)-1].reset(CauseShutdown, ByRelay, "the relay was closed")
@@ -158,6 +166,9 @@ func (l *loop) waitTime() int {
 		return 0
 	}
 	due, ok := l.timers.next()
+	if len(l.paused) > 0 && (!ok || l.pausedTo < due) {
+		due, ok = l.pausedTo, true
+	}
 	if !ok {
 		return -1
 	}
@@ -189,6 +200,31 @@ func (l *loop) dispatch(ev sys.Event) {
 		g.note(ev.Bits)
 		g.pair.advance()
 	}
+}
+
+// lateness is how long after a deadline the loop looks at the world first.
+const lateness = 20 * time.Millisecond
+
+// caughtUp reports whether deadlines may be judged after a batch of n events. A
+// loop that was away (the process was stopped, or got no processor) finds
+// deadlines that have passed and, in its sockets, what happened before they
+// did: that comes first, or a connection is killed for its relay's silence. One
+// round through the sockets is enough, however many more events come.
+func (l *loop) caughtUp(n int) bool {
+	due, ok := l.timers.next()
+	switch {
+	case !ok || l.now-due < int64(lateness):
+		l.rounds = 0
+		return true
+	case l.rounds == 0: // this batch may be empty: SIGCONT interrupts the wait
+		l.rounds = len(l.legs)/eventBatch + 2
+		return false
+	}
+	l.rounds--
+	if n < eventBatch {
+		l.rounds = 0
+	}
+	return l.rounds == 0
 }
 
 // expire runs what is due.
@@ -269,8 +305,7 @@ func (l *loop) addListener(ln *listener) {
 		l.listeners = append(l.listeners, nil)
 	}
 	l.listeners[index] = ln
-	// Level-triggered: what one batch leaves in the queue comes up again.
-	if errno := l.epoll.Add(ln.fd, sys.EventIn|sys.EventExclusive, keyListener|uint64(index)); errno != 0 {
+	if errno := l.watchListener(index, ln); errno != 0 {
 		l.relay.log.Error("cannot watch a listener", "address", ln.addr.String(), "err", os.NewSyscallError("epoll_ctl", errno))
 	}
 }
@@ -287,7 +322,9 @@ func (l *loop) dropListener(ln *listener) {
 // accept takes what waits in a listener's queue.
 func (l *loop) accept(ln *listener) {
 	for range acceptBatch {
+		l.relay.descriptors.RLock()
 		fd, from, errno := sys.Accept(ln.fd)
+		l.relay.descriptors.RUnlock()
 		switch errno {
 		case 0:
 		case syscall.EAGAIN:
@@ -300,6 +337,7 @@ func (l *loop) accept(ln *listener) {
 			}
 			continue
 		default:
+			l.pause(ln)
 			ln.service.warn("accept failed", slog.String("address", ln.addr.String()), slog.Any("err", os.NewSyscallError("accept4", errno)))
 			return
 		}
@@ -308,11 +346,11 @@ func (l *loop) accept(ln *listener) {
 		}
 		to := l.relay.leastLoaded(l)
 		to.load.Add(1)
+		ln.service.live.Add(1) // here, so that Drain sees one that is handed over
 		if to == l {
 			l.admit(ln.service, fd, from)
 		} else if !to.post(func() { to.admit(ln.service, fd, from) }) {
-			sys.Reset(fd)
-			to.load.Add(-1)
+			to.turnAway(ln.service, fd, from, CauseShutdown, "the relay was closed")
 		}
 	}
 }
@@ -320,10 +358,13 @@ func (l *loop) accept(ln *listener) {
 // refuseOne uses the spare descriptor to accept one client and reset it: a
 // process without descriptors refuses cleanly and does not spin.
 func (l *loop) refuseOne(ln *listener, why syscall.Errno) bool {
+	l.relay.descriptors.Lock() // no other loop may take what is free for a moment
+	defer l.relay.descriptors.Unlock()
 	if l.spare < 0 {
 		l.openSpare()
 	}
 	if l.spare < 0 {
+		l.pause(ln)
 		return false
 	}
 	sys.Close(l.spare)
@@ -331,8 +372,50 @@ func (l *loop) refuseOne(ln *listener, why syscall.Errno) bool {
 	fd, from, errno := sys.Accept(ln.fd)
 	if errno == 0 {
 		sys.Reset(fd)
-		ln.service.refused(from, CauseResources, "no descriptors left: raise the limit of open files ("+why.Error()+")")
 	}
 	l.openSpare()
-	return errno == 0
+	if errno != 0 {
+		if errno != syscall.EAGAIN {
+			l.pause(ln) // somebody else in the process was faster
+		}
+		return false
+	}
+	ln.service.refused(from, CauseResources, "no descriptors left: raise the limit of open files ("+why.Error()+")")
+	return true
+}
+
+// acceptPause is how long a loop leaves a listener alone that it can accept
+// nothing from. Its clients wait in the kernel's queue.
+const acceptPause = 50 * time.Millisecond
+
+// pause stops watching a listener for a moment: level-triggered, it would come
+// up again at once, and the loop would spin.
+func (l *loop) pause(ln *listener) {
+	for i, have := range l.listeners {
+		if have == ln && l.epoll.Delete(ln.fd) == 0 {
+			l.paused = append(l.paused, i)
+			l.pausedTo = l.now + int64(acceptPause)
+		}
+	}
+}
+
+// unpause watches listeners again whose pause is over.
+func (l *loop) unpause() {
+	if len(l.paused) == 0 || l.now < l.pausedTo {
+		return
+	}
+	paused := l.paused
+	l.paused = nil
+	for _, i := range paused {
+		// Meanwhile it may be gone, or another, which is watched already.
+		if ln := l.listeners[i]; ln != nil {
+			_ = l.watchListener(i, ln)
+		}
+	}
+}
+
+// watchListener is level-triggered: what one batch leaves in the queue comes
+// up again.
+func (l *loop) watchListener(index int, ln *listener) syscall.Errno {
+	return l.epoll.Add(ln.fd, sys.EventIn|sys.EventExclusive, keyListener|uint64(index))
 }

@@ -390,7 +390,13 @@ func (p *pair) awaitAcks(in, out stream) {
 		out.over != notOver && !out.held && (!out.settled() || !out.passed && !in.held && !in.settled())
 	if !owing {
 		if !p.answered() {
-			p.at(&p.answeredAt, max(p.lastIn+int64(quietClient), p.loop.now+int64(minAckWait)))
+			// What is unread in the client's socket has no time: its event, or
+			// the backend's, brings the next look.
+			when := p.lastIn + int64(quietClient)
+			if when <= p.loop.now {
+				when = p.loop.now + int64(quietClient)
+			}
+			p.at(&p.answeredAt, when)
 		}
 		return
 	}

@@ -28,10 +28,15 @@ type Relay struct {
 	loops  []*loop
 	lastID atomic.Uint64
 
+	// descriptors is held by who takes one, and exclusively by who gives up a
+	// spare one for a moment.
+	descriptors sync.RWMutex
+
 	mu       sync.Mutex
 	services []*Service
 	running  bool
 	closed   bool
+	ending   bool          // the loops are told to stop
 	finished chan struct{} // closed when Run has returned
 }
 
@@ -101,6 +106,7 @@ func (r *Relay) Run(ctx context.Context) error {
 func (r *Relay) stopLoops() {
 	r.mu.Lock()
 	services := r.services
+	r.ending = true
 	r.mu.Unlock()
 	for _, s := range services {
 		s.stopListening()
@@ -159,7 +165,7 @@ func (r *Relay) Listen(opts ServiceOptions) (*Service, error) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.closed {
+	if r.closed || r.ending {
 		err = fmt.Errorf("relay: %w", net.ErrClosed)
 	} else {
 		err = s.listen()

@@ -437,6 +437,11 @@ func (s *Service) ended(p *pair, e End) {
 		s.release(t)
 	}
 	s.report(e)
+	s.left()
+}
+
+// left counts a client that is gone.
+func (s *Service) left() {
 	if s.live.Add(-1) == 0 {
 		s.wake()
 	}
