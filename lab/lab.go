@@ -225,10 +225,14 @@ func (k *Link) makeVeth() error {
 	return err
 }
 
+// linkPatience bounds how long the links of a lab may take to come up: alone
+// some milliseconds, and beside seven other labs on a busy machine more than 10 s.
+const linkPatience = 30 * time.Second
+
 // awaitLinks waits until the kernel has taken note that every link is up at
 // both ends, and answers for its addresses; it does so on its own time.
 func (l *Lab) awaitLinks(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, linkPatience)
 	defer cancel()
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
