@@ -111,7 +111,7 @@ func TestUsage(t *testing.T) {
 func TestLoadReportsErrors(t *testing.T) {
 	for _, kind := range []loadKind{loadRequests, loadConnects, loadBulk, loadIdle} {
 		var out strings.Builder
-		l := role{Load: kind, Connections: 3, Loops: 1, Window: 50 * time.Millisecond, Backend: os.Getpid()}
+		l := role{Load: kind, Connections: 3, Loops: 1, Window: time.Second, Backend: os.Getpid()}
 		l.Target = closedPort(t)
 		if err := generate(l, strings.NewReader(""), &out); err != nil {
 			t.Fatal(err)
