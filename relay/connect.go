@@ -10,9 +10,14 @@ import (
 	"github.com/holdfast-net/holdfast/internal/sys"
 )
 
-// unixRetry is the pause before a unix socket whose accept queue is full is
-// tried again: connect(2) does not wait there as it does for TCP.
-const unixRetry = 5 * time.Millisecond
+// unixRetry bounds the pause before a unix socket whose accept queue is full is
+// tried again: connect(2) does not wait there as it does for TCP. Between the
+// bounds it is an eighth of what the client has waited, so that a long queue
+// costs little.
+const (
+	minUnixRetry = 5 * time.Millisecond
+	maxUnixRetry = 50 * time.Millisecond
+)
 
 // admit takes over an accepted client and starts looking for a backend.
 func (l *loop) admit(s *Service, fd int, from netip.AddrPort) {
@@ -102,7 +107,8 @@ func (p *pair) dial() bool {
 		return true
 	case errno == syscall.EAGAIN && addr.IsUnix():
 		p.backend.close()
-		p.at(&p.retryAt, p.loop.now+int64(unixRetry))
+		pause := min(max((p.loop.now-p.dialed)/8, int64(minUnixRetry)), int64(maxUnixRetry))
+		p.at(&p.retryAt, p.loop.now+pause)
 		return true
 	}
 	p.failed(errno)

@@ -7,12 +7,17 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/holdfast-net/holdfast/internal/sys"
 )
 
 // TestAbsentLoopKillsNobody keeps a loop from running for longer than
@@ -73,6 +78,41 @@ func TestStalledEndIsNotPolled(t *testing.T) {
 		}
 		if len(looks) > 10 {
 			t.Errorf("the relay looked at a stalled connection %d times in 400 ms", len(looks))
+		}
+	})
+}
+
+// TestFullUnixQueueIsTriedGently counts the connects to a unix socket that
+// nobody accepts from.
+func TestFullUnixQueueIsTriedGently(t *testing.T) {
+	each(t, func(t *testing.T, host string) {
+		path := filepath.Join(t.TempDir(), "full.sock")
+		fd, errno := sys.Socket(netip.Addr{})
+		if errno != 0 {
+			t.Fatal(errno)
+		}
+		defer sys.Close(fd)
+		if err := errors.Join(sys.Bind(fd, netip.AddrPort{}, path), sys.Listen(fd, 0)); err != nil {
+			t.Fatal(err)
+		}
+		g := newRig(t)
+		s := g.service(t, host, ServiceOptions{}, "unix:"+path)
+		dial(t, s.Addrs()[0]) // takes the only place
+		dial(t, s.Addrs()[0])
+		tries := map[int64]bool{}
+		for end := time.Now().Add(time.Second); time.Now().Before(end); <-time.After(time.Millisecond) {
+			var retry atomic.Int64
+			g.ask(func(l *loop) {
+				for _, p := range l.pairs {
+					if p.retryAt != 0 {
+						retry.Store(p.retryAt)
+					}
+				}
+			})
+			tries[retry.Load()] = true
+		}
+		if len(tries) < 10 || len(tries) > 80 {
+			t.Errorf("a full queue was tried %d times in a second", len(tries))
 		}
 	})
 }
