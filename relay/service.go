@@ -1,3 +1,5 @@
+//go:build linux
+
 package relay
 
 import (
@@ -35,8 +37,13 @@ type Service struct {
 // change: a changed one is a new target, and old connections keep the old.
 type target struct {
 	Backend
-	lost                     atomic.Pointer[string] // why it is marked down
-	draining                 atomic.Bool
+	lost     atomic.Pointer[string] // why it is marked down
+	draining atomic.Bool
+	*totals
+}
+
+// totals are a backend's counts, which go on through its changes.
+type totals struct {
 	total, bytesIn, bytesOut atomic.Uint64
 }
 
@@ -51,7 +58,7 @@ func newService(r *Relay, opts ServiceOptions) (*Service, error) {
 		if s.targets[b.Name] != nil {
 			return nil, fmt.Errorf("relay: ServiceOptions.Backends: two backends are named %s", b.Name)
 		}
-		t := &target{Backend: b}
+		t := &target{Backend: b, totals: new(totals)}
 		t.draining.Store(b.Weight == 0)
 		s.targets[b.Name] = t
 		entries = append(entries, b.entry())
@@ -193,12 +200,10 @@ func (s *Service) SetBackend(b Backend) error {
 	}
 	t := s.targets[b.Name]
 	if t == nil || t.Backend != b {
-		next := &target{Backend: b}
+		next := &target{Backend: b, totals: new(totals)}
 		if t != nil {
 			next.lost.Store(t.lost.Load())
-			next.total.Store(t.total.Load())
-			next.bytesIn.Store(t.bytesIn.Load())
-			next.bytesOut.Store(t.bytesOut.Load())
+			next.totals = t.totals
 			t.draining.Store(b.Weight == 0)
 		}
 		next.draining.Store(b.Weight == 0)

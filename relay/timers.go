@@ -1,3 +1,5 @@
+//go:build linux
+
 package relay
 
 // timers is a binary heap of pairs by their due time. A pair is in it at most
