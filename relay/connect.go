@@ -160,7 +160,7 @@ func (p *pair) failed(errno syscall.Errno) {
 	t := p.target
 	p.lastErr = t.Name + ": " + errno.Error()
 	switch errno {
-	case syscall.EADDRNOTAVAIL, syscall.ENOBUFS, syscall.ENOMEM:
+	case syscall.EADDRNOTAVAIL, syscall.EAGAIN, syscall.ENOBUFS, syscall.ENOMEM:
 		// This machine's fault, perhaps for this destination only.
 		p.local = true
 	case syscall.ETIMEDOUT:

@@ -402,13 +402,21 @@ func (p *pair) awaitAcks(in, out stream) {
 		}
 		return
 	}
-	p.ackWait = min(max(2*p.ackWait, int64(minAckWait)), int64(maxAckWait))
+	switch {
+	case p.ackWait == 0:
+		p.ackWait = int64(minAckWait)
+	case p.ackWait < int64(longAckWait):
+		p.ackWait *= 2
+	default: // a reader that has stalled; a thousand of them must cost little
+		p.ackWait = min(p.ackWait+p.ackWait/8, int64(maxAckWait))
+	}
 	p.at(&p.ackAt, p.loop.now+p.ackWait)
 }
 
 const (
-	minAckWait = time.Millisecond
-	maxAckWait = 25 * time.Millisecond
+	minAckWait  = time.Millisecond
+	longAckWait = 25 * time.Millisecond
+	maxAckWait  = 100 * time.Millisecond
 )
 
 // brokenBy ends a connection that one side has reset, when what it had sent

@@ -142,6 +142,7 @@ func (s *Service) MarkDown(backend string, since time.Time, why string) error {
 	s.each(func(p *pair) {
 		switch {
 		case p.target == nil || p.target.Name != backend:
+		case s.isUp(backend): // MarkUp came meanwhile
 		case p.stage == stageConnecting:
 			p.lastErr = backend + ": marked down: " + why
 			p.tried = append(p.tried, backend)
@@ -181,6 +182,15 @@ func (s *Service) setState(backend string, state balance.State, why *string) (ch
 	}
 	t.lost.Store(why)
 	return true, nil
+}
+
+// isUp reports whether the service has the backend and nobody has marked it
+// down.
+func (s *Service) isUp(backend string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	t := s.targets[backend]
+	return t != nil && t.lost.Load() == nil
 }
 
 func (s *Service) unknown(backend string, err error) error {
