@@ -79,7 +79,7 @@ times, a scene is played again, up to twice, and the output says so.`,
 	flags.StringVar(&f.family, "family", "both", "the address `family`: 4, 6 or both")
 	flags.StringVar(&f.policy, "policy", "", "only the variants with this `policy`")
 	flags.StringVar(&f.fault, "fault", "", "only the variants with this `fault`")
-	flags.IntVar(&f.runs, "runs", 1, "play each variant this often, with its fault at another random moment each time")
+	flags.IntVar(&f.runs, "runs", 0, "a campaign: play each variant this often, the long ones too, each time with its fault at another random moment")
 	flags.Uint64Var(&f.seed, "seed", 0, "play what was played with this seed (default: a new one, which is printed)")
 	flags.BoolVar(&f.short, "short", false, "the short demonstration: what shows the main job, in under a minute")
 	flags.StringVarP(&f.output, "output", "o", "text", "text or json")
@@ -136,6 +136,7 @@ type chosenScene struct {
 }
 
 func (f *demoFlags) parse(cmd *cobra.Command, args []string) (*demo, error) {
+	campaign := cmd.Flags().Changed("runs")
 	d := &demo{runs: f.runs, seed: f.seed, short: f.short, json: f.output == "json"}
 	if !cmd.Flags().Changed("seed") {
 		d.seed = uint64(rand.Uint32()) // short enough to be typed again
@@ -150,7 +151,7 @@ func (f *demoFlags) parse(cmd *cobra.Command, args []string) (*demo, error) {
 	default:
 		return nil, fmt.Errorf("--family: %q is none of 4, 6 and both", f.family)
 	}
-	if f.runs < 1 {
+	if campaign && f.runs < 1 {
 		return nil, fmt.Errorf("--runs: %d is less than 1", f.runs)
 	}
 	if !oneOf(f.output, "text", "json") {
@@ -172,7 +173,7 @@ func (f *demoFlags) parse(cmd *cobra.Command, args []string) (*demo, error) {
 		c := chosenScene{Scene: sc}
 		for _, v := range sc.Variants {
 			if (f.policy == "" || v.Policy == f.policy) && (f.fault == "" || v.Fault == f.fault) && (!f.short || v.Demo) &&
-				(!v.Long || f.runs > 1 || f.policy != "") { // what is long is asked for by its policy, or for a campaign
+				(!v.Long || campaign || f.policy != "") { // what is long is asked for by its policy, or for a campaign
 				c.chosen = append(c.chosen, v)
 			}
 		}
@@ -201,7 +202,7 @@ func (d *demo) run(ctx context.Context, s Streams) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, program.Close()) }()
-	if d.runs > 1 {
+	if d.runs > 0 {
 		err = d.campaign(ctx, s, program)
 	} else {
 		err = d.play(ctx, s, program)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/holdfast-net/holdfast/lab"
@@ -122,6 +123,13 @@ func endingsTable(ctx context.Context, e *Env) (*Verdict, error) {
 	}
 	v.Table(table)
 	v.Count("endings compared", len(all)).Exactly(endingsIn(e.Short))
+	untrue := len(all)
+	for verdict, n := range counts {
+		if !strings.HasPrefix(verdict, "WRONG") {
+			untrue -= n
+		}
+	}
+	v.Count("endings that tell less than a direct one", untrue).Exactly(0).AsHeadline()
 	v.Count("the same truth as directly", counts["same"])
 	v.Count("a stricter one: a RST for a FIN that would hide a loss", counts["stricter: what it sent is lost, and it is told so"])
 	if len(toldSilent) > 0 {

@@ -187,7 +187,7 @@ func (s *slaughter) sum(want int) *Verdict {
 	v.Count("connections cut by them", cut).AtLeast(1)
 	v.Count("connections that were complete all the same", s.whole)
 	v.Count(notTold, s.untold).Exactly(0)
-	v.Count(uploadsLost, s.lies[traffic.UploadLost]).Exactly(0)
+	v.Count(uploadsLost, s.lies[traffic.UploadLost]).Exactly(0).AsHeadline()
 	v.Count(falseEnds, s.lies[traffic.FalseEnd]).Exactly(0)
 	v.Count(wrongBytes, s.lies[traffic.Corrupted]).Exactly(0)
 	v.Count("the client's own end crossed that of the killed backend on the way", s.crossed)
