@@ -9,8 +9,6 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"os/user"
-	"strconv"
 	"syscall"
 	"time"
 
@@ -32,40 +30,14 @@ func (c CommandCheck) lookUp() (program, error) {
 	if c.User == "" {
 		return p, nil
 	}
-	u, err := user.Lookup(c.User)
+	credential, err := sys.Credential(c.User)
 	if err != nil {
-		if u, err = user.LookupId(c.User); err != nil {
-			return program{}, fmt.Errorf("health: Command.User: there is no user %q", c.User)
-		}
+		return program{}, fmt.Errorf("health: Command.User: %w", err)
 	}
-	credential := &syscall.Credential{}
-	if credential.Uid, err = parseID(u.Uid); err != nil {
-		return program{}, fmt.Errorf("health: Command.User %q: %w", c.User, err)
+	if int(credential.Uid) != os.Geteuid() { // no privilege is needed to be oneself
+		p.credential = credential
 	}
-	if int(credential.Uid) == os.Geteuid() {
-		return p, nil // no privilege needed to be oneself
-	}
-	if credential.Gid, err = parseID(u.Gid); err != nil {
-		return program{}, fmt.Errorf("health: Command.User %q: %w", c.User, err)
-	}
-	groups, err := u.GroupIds()
-	if err != nil {
-		return program{}, fmt.Errorf("health: Command.User %q: its groups: %w", c.User, err)
-	}
-	for _, g := range groups {
-		gid, err := parseID(g)
-		if err != nil {
-			return program{}, fmt.Errorf("health: Command.User %q: %w", c.User, err)
-		}
-		credential.Groups = append(credential.Groups, gid)
-	}
-	p.credential = credential
 	return p, nil
-}
-
-func parseID(s string) (uint32, error) {
-	id, err := strconv.ParseUint(s, 10, 32)
-	return uint32(id), err
 }
 
 // startError is that a program could not be started.

@@ -10,12 +10,12 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"os/user"
-	"strconv"
 	"strings"
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/holdfast-net/holdfast/internal/sys"
 )
 
 // Command describes a program to run in a host.
@@ -67,7 +67,7 @@ func (h *Host) Start(c Command) (*Process, error) {
 	p.cmd.WaitDelay = time.Second
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	if c.User != "" {
-		cred, err := credential(c.User)
+		cred, err := sys.Credential(c.User)
 		if err != nil {
 			return nil, fmt.Errorf("lab: start %s in %s: %w", p.name, h.spec.Name, err)
 		}
@@ -84,22 +84,6 @@ func (h *Host) Start(c Command) (*Process, error) {
 	h.processes[p] = true
 	go p.wait()
 	return p, nil
-}
-
-func credential(name string) (*syscall.Credential, error) {
-	u, err := user.Lookup(name)
-	if err != nil {
-		return nil, err
-	}
-	uid, err := strconv.ParseUint(u.Uid, 10, 32)
-	if err != nil {
-		return nil, err
-	}
-	gid, err := strconv.ParseUint(u.Gid, 10, 32)
-	if err != nil {
-		return nil, err
-	}
-	return &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}, nil
 }
 
 func (p *Process) wait() {

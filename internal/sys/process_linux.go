@@ -2,9 +2,36 @@ package sys
 
 import (
 	"fmt"
+	"os/user"
+	"strconv"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
+
+// Credential looks a user up by name or number, with all groups, for a process
+// that is to run as that user.
+func Credential(name string) (*syscall.Credential, error) {
+	u, err := user.Lookup(name)
+	if err != nil {
+		if u, err = user.LookupId(name); err != nil {
+			return nil, fmt.Errorf("there is no user %q", name)
+		}
+	}
+	groups, err := u.GroupIds()
+	if err != nil {
+		return nil, fmt.Errorf("the groups of user %q: %w", name, err)
+	}
+	ids := make([]uint32, 0, 2+len(groups))
+	for _, text := range append([]string{u.Uid, u.Gid}, groups...) {
+		id, err := strconv.ParseUint(text, 10, 32)
+		if err != nil {
+			return nil, fmt.Errorf("the numbers of user %q: %w", name, err)
+		}
+		ids = append(ids, uint32(id))
+	}
+	return &syscall.Credential{Uid: ids[0], Gid: ids[1], Groups: ids[2:]}, nil
+}
 
 // AwaitExit waits until a child process has ended and leaves it to be reaped, so
 // that its number, and that of its process group, still belong to it.

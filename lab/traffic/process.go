@@ -10,7 +10,6 @@ import (
 	"net"
 	"os"
 	"os/exec"
-	"os/user"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -18,6 +17,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/holdfast-net/holdfast/internal/sys"
 )
 
 // Command is a program to run.
@@ -97,7 +98,7 @@ func startHere(c Command) (Process, error) {
 	p.cmd.WaitDelay = time.Second // its children may keep the output open
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if c.User != "" {
-		cred, err := credential(c.User)
+		cred, err := sys.Credential(c.User)
 		if err != nil {
 			return nil, err
 		}
@@ -111,22 +112,6 @@ func startHere(c Command) (Process, error) {
 		close(p.done)
 	}()
 	return p, nil
-}
-
-func credential(name string) (*syscall.Credential, error) {
-	u, err := user.Lookup(name)
-	if err != nil {
-		return nil, err
-	}
-	uid, err := strconv.ParseUint(u.Uid, 10, 32)
-	if err != nil {
-		return nil, err
-	}
-	gid, err := strconv.ParseUint(u.Gid, 10, 32)
-	if err != nil {
-		return nil, err
-	}
-	return &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}, nil
 }
 
 func (p *child) Write(b []byte) (int, error) {

@@ -15,6 +15,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/holdfast-net/holdfast/internal/sys"
 )
 
 // ProgramOptions says where a real server runs.
@@ -190,7 +192,7 @@ func StartPostgres(ctx context.Context, o ProgramOptions) (*Program, error) {
 	}
 	if os.Geteuid() == 0 {
 		user = "postgres"
-		cred, err := credential(user)
+		cred, err := sys.Credential(user)
 		if err != nil {
 			return nil, fmt.Errorf("traffic: postgres refuses to run as root: %w", err)
 		}
