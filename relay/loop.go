@@ -66,6 +66,8 @@ type loop struct {
 	mu       sync.Mutex
 	commands []func()
 	done     bool // the loop takes no more commands
+
+	posted atomic.Bool // there are commands: asked after each event, without the lock
 }
 
 func newLoop(r *Relay, id, entries int) (_ *loop, err error) {
@@ -113,7 +115,7 @@ func (l *loop) openSpare() {
 	}
 }
 
-// post has the loop run f between two batches. It reports false, and f never
+// post has the loop run f between two events. It reports false, and f never
 // runs, once the loop has ended.
 func (l *loop) post(f func()) bool {
 	l.mu.Lock()
@@ -122,6 +124,7 @@ func (l *loop) post(f func()) bool {
 		return false
 	}
 	l.commands = append(l.commands, f)
+	l.posted.Store(true)
 	// Not after the unlocking: the loop could end in between and be released,
 	// and its descriptor be somebody else's.
 	l.waker.Wake()
@@ -141,6 +144,7 @@ func (l *loop) run() error {
 		l.now = l.relay.clock()
 		for _, ev := range events {
 			l.dispatch(ev)
+			l.obey()
 		}
 		if l.caughtUp(len(events)) {
 			l.expire()
@@ -181,18 +185,28 @@ func (l *loop) waitTime() int {
 	return int(min((wait+time.Millisecond-1)/time.Millisecond, 1<<30))
 }
 
+// obey runs what was posted. It comes between any two events, because a batch
+// of bulk transfers takes many milliseconds, and whoever is to be told that its
+// backend is lost must not wait for them.
+func (l *loop) obey() {
+	if !l.posted.Load() {
+		return
+	}
+	l.mu.Lock()
+	commands := l.commands
+	l.commands = nil
+	l.posted.Store(false)
+	l.mu.Unlock()
+	for _, f := range commands {
+		f()
+	}
+}
+
 func (l *loop) dispatch(ev sys.Event) {
 	index, gen := uint32(ev.Key), uint32(ev.Key>>32)
 	switch {
 	case ev.Key == keyWaker:
 		l.waker.Clear()
-		l.mu.Lock()
-		commands := l.commands
-		l.commands = nil
-		l.mu.Unlock()
-		for _, f := range commands {
-			f()
-		}
 	case index&keyListener != 0:
 		if ln := l.listeners[index&^keyListener]; ln != nil {
 			l.accept(ln)
@@ -250,6 +264,7 @@ func (l *loop) resume() {
 		if p.stage != stageOver {
 			p.advance()
 		}
+		l.obey()
 	}
 	rest := copy(l.again, l.again[n:])
 	clear(l.again[rest:])
