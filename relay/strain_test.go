@@ -278,3 +278,59 @@ func fewChild(t *testing.T, backend string) {
 		t.Error(err)
 	}
 }
+
+// TestCommandsComeBetweenEvents: what is posted to a loop in the middle of a
+// batch of events is done before the batch goes on.
+func TestCommandsComeBetweenEvents(t *testing.T) {
+	each(t, func(t *testing.T, host string) {
+		r, err := New(Options{Loops: 1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		g := &rig{Relay: r}
+		done := make(chan error, 1)
+		go func() { done <- r.Run(t.Context()) }()
+		defer func() {
+			r.Close()
+			if err := <-done; err != nil {
+				t.Error(err)
+			}
+		}()
+		b := newBackend(t, host)
+		s := g.service(t, host, ServiceOptions{}, b.addr())
+		var clients, servers [2]net.Conn
+		for i := range clients {
+			clients[i] = dial(t, s.Addrs()[0])
+			servers[i] = b.next(t)
+			pass(t, clients[i], servers[i], []byte("x"))
+		}
+		obeyed := false
+		var seen []bool // whether the command had run at each read
+		g.ask(func(l *loop) {
+			l.kernel.recv = func(fd int, p []byte) (int, syscall.Errno) {
+				n, errno := sys.Recv(fd, p)
+				if n > 0 {
+					if seen = append(seen, obeyed); len(seen) == 1 {
+						l.post(func() { obeyed = true })
+					}
+				}
+				return n, errno
+			}
+			for _, c := range clients { // while the loop is here: one batch
+				if _, err := c.Write([]byte("y")); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+		for _, c := range servers {
+			if _, err := io.ReadFull(c, make([]byte, 1)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		g.ask(func(*loop) {
+			if len(seen) != 2 || seen[0] || !seen[1] {
+				t.Errorf("the command had run before the reads: %v; want false, true", seen)
+			}
+		})
+	})
+}
