@@ -1,0 +1,284 @@
+package config
+
+import (
+	"net/netip"
+	"time"
+
+	"github.com/holdfast-net/holdfast/balance"
+)
+
+// DefaultFile is where a node looks for its configuration.
+const DefaultFile = "/etc/holdfast/holdfast.yaml"
+
+// Config is a whole file.
+type Config struct {
+	// The node's name, in status, events and metrics. Two nodes need two names.
+	Node string `yaml:"node" default:"host name"`
+
+	// Where clients connect, and who serves them.
+	Services []Service `yaml:"services"`
+
+	// The socket on which the commands talk to the node.
+	Admin Admin `yaml:"admin"`
+
+	// Where the node keeps what lasts as long as it runs. Several nodes on one
+	// machine need one each.
+	Directories Directories `yaml:"directories"`
+
+	// Prometheus metrics over TCP. They are on the admin socket in any case.
+	Metrics Metrics `yaml:"metrics"`
+
+	// What the node logs, on standard error.
+	Log Log `yaml:"log"`
+
+	// File is the file's name, and Digest the first 12 hex digits of the SHA-256
+	// of its content.
+	File, Digest string `yaml:"-"`
+}
+
+// Service is where clients connect, with its backends and its policies.
+type Service struct {
+	// The service's name, unique in the file: in commands, events and metrics.
+	Name string `yaml:"name"`
+
+	// Where clients connect: ADDRESS:PORT, [IPv6]:PORT, :PORT for every address
+	// of the machine, or unix:/path; one, or a list.
+	Listen []Address `yaml:"listen"`
+
+	// What carries the connections. The relay is the only engine of this
+	// version, and what auto chooses.
+	Engine string `yaml:"engine" default:"auto" enum:"auto,relay"`
+
+	// How a backend is chosen for a new client. source-hash gives the clients of
+	// one address the same backend, and moves few of them when backends change
+	// (Maglev).
+	Balance balance.Policy `yaml:"balance" default:"least-connections" enum:"least-connections,round-robin,source-hash"`
+
+	// The real servers. A list may be empty: clients are refused until a reload
+	// adds one.
+	Backends []Backend `yaml:"backends"`
+
+	// How backends are checked.
+	Health Health `yaml:"health"`
+
+	// What becomes of established connections when their backend is lost. reset
+	// tells both ends by a RST; a connection that is still making progress may
+	// finish first. drain leaves them alone.
+	OnBackendLost string `yaml:"on_backend_lost" default:"reset" enum:"reset,drain"`
+
+	// Bounds for what is left of a drained backend, of a removed one, of a
+	// removed service, and of a node that stops.
+	Drain Drain `yaml:"drain"`
+
+	// How long to try one backend before the next. A lost SYN is sent again after
+	// one second, so less than that turns one lost packet into another backend.
+	ConnectTimeout time.Duration `yaml:"connect_timeout" default:"3s" min:"1ms" max:"1h"`
+
+	// Resets both ends of a connection on which no byte has moved for this long.
+	// 0 is never. It is what frees the places that slow clients hold for nothing.
+	IdleTimeout time.Duration `yaml:"idle_timeout" default:"0s" max:"8760h"`
+
+	// How long a client's or a backend's host may be silent (no data, no
+	// acknowledgement, no answer to at least six probes) before both ends get a
+	// RST, whatever the connection was doing: idle, sending, receiving, or
+	// waiting at a zero window. A peer that answers lives for ever. 0 is no bound.
+	DeadPeerTimeout time.Duration `yaml:"dead_peer_timeout" default:"15s" min:"7s" max:"24h" zero:"none"`
+
+	// The networks that clients may come from, as 10.0.0.0/8 or 2001:db8::/32.
+	// Empty is all. Clients of a unix socket are always allowed: its file's mode
+	// is for that.
+	Allow []netip.Prefix `yaml:"allow"`
+
+	// Pos is where the service stands in the file.
+	Pos Position `yaml:"-"`
+}
+
+// Backend is a real server behind a service.
+type Backend struct {
+	// The backend's name, unique in its service. Without one it is the address.
+	Name string `yaml:"name" default:"address"`
+
+	// Where connections go: ADDRESS:PORT, [IPv6]:PORT, NAME:PORT or unix:/path. A
+	// host name is looked up when the file is taken, at start and reload, and its
+	// first address used.
+	Address Address `yaml:"address"`
+
+	// The backend's share relative to the others. 0 drains it: it keeps its
+	// connections and gets no new ones.
+	Weight int `yaml:"weight" default:"100" min:"0" max:"65535"`
+
+	// How many connections the backend carries at a time. 0 is no limit. A client
+	// that finds every backend at its limit is refused.
+	MaxConnections int `yaml:"max_connections" default:"0" min:"0" max:"1073741824"`
+
+	// A backup gets clients only while no other backend is up.
+	Backup bool `yaml:"backup" default:"false"`
+
+	// Pos is where the backend stands in the file.
+	Pos Position `yaml:"-"`
+}
+
+// Health is how the backends of a service are checked. Exactly one of TCP, HTTP,
+// Exchange, Command and None is set; without a word in the file it is TCP.
+type Health struct {
+	// Well is who accepts a connection (and completes a TLS handshake, with tls).
+	TCP *TCPCheck `yaml:"tcp"`
+
+	// Well is who answers a GET by HTTP/1.1 with one of the wanted statuses.
+	HTTP *HTTPCheck `yaml:"http"`
+
+	// Well is who answers what is sent with what is expected.
+	Exchange *ExchangeCheck `yaml:"exchange"`
+
+	// Well is where a program ends with status 0. It finds the backend in
+	// HOLDFAST_BACKEND and HOLDFAST_ADDRESS.
+	Command *CommandCheck `yaml:"command"`
+
+	// Never checked: every backend counts as up.
+	None *struct{} `yaml:"none"`
+
+	// From the start of one check to the start of the next.
+	Interval time.Duration `yaml:"interval" default:"1s" min:"1ms" max:"1h"`
+
+	// A check that takes longer has failed.
+	Timeout time.Duration `yaml:"timeout" default:"1s" min:"1ms" max:"1h"`
+
+	// So many failures in a row take a backend down.
+	Fall int `yaml:"fall" default:"3" min:"1" max:"1000"`
+
+	// So many successes in a row bring it back.
+	Rise int `yaml:"rise" default:"2" min:"1" max:"1000"`
+}
+
+// Target is what tcp, http and exchange checks may set besides.
+type Target struct {
+	// Check another port than the backend's.
+	Port int `yaml:"port" default:"the backend's" min:"1" max:"65535"`
+
+	// Check another address than the backend's: an IP address, a host name, or
+	// unix:/path.
+	Address string `yaml:"address" default:"the backend's"`
+
+	// Speak TLS.
+	TLS *TLS `yaml:"tls"`
+}
+
+// TLS is how a check speaks TLS.
+type TLS struct {
+	// The name that the certificate must have. Without one it is the host that is
+	// checked.
+	ServerName string `yaml:"server_name" default:"the host"`
+
+	// Take any certificate.
+	Insecure bool `yaml:"insecure" default:"false"`
+}
+
+// TCPCheck is a check by connecting.
+type TCPCheck struct {
+	Target `yaml:",inline"`
+}
+
+// HTTPCheck is a check by one request.
+type HTTPCheck struct {
+	// What to get, with its query.
+	Path string `yaml:"path" default:"/"`
+
+	// The statuses that are well: numbers and ranges, as 200-299,404.
+	Status string `yaml:"status" default:"200-399"`
+
+	// The Host header.
+	Host string `yaml:"host" default:"the address"`
+
+	Target `yaml:",inline"`
+}
+
+// ExchangeCheck is a check by one exchange of bytes.
+type ExchangeCheck struct {
+	// What is sent first; empty for a server that speaks first.
+	Send string `yaml:"send" default:"nothing"`
+
+	// What must occur in the first 64 KiB of the answer.
+	Expect string `yaml:"expect"`
+
+	Target `yaml:",inline"`
+}
+
+// CommandCheck is a check by a program.
+type CommandCheck struct {
+	// The program and its arguments; no shell.
+	Argv []string `yaml:"argv"`
+
+	// Who runs it, with that user's groups. Another user than the node's own
+	// needs root, or CAP_SETUID and CAP_SETGID.
+	User string `yaml:"user" default:"the node's own"`
+}
+
+// Drain bounds connections that are to end.
+type Drain struct {
+	// Ends what is left after this long, by a RST to both ends. 0 is never.
+	Timeout time.Duration `yaml:"timeout" default:"0s" max:"8760h"`
+
+	// Ends a draining connection once nothing has moved on it for this long. 0 is
+	// never.
+	Idle time.Duration `yaml:"idle" default:"0s" max:"8760h"`
+}
+
+// Admin is the socket on which the commands talk to the node.
+type Admin struct {
+	// The socket's path. Every command takes it as --socket, or from
+	// HOLDFAST_SOCKET. It cannot be changed by a reload.
+	Socket string `yaml:"socket" default:"/run/holdfast/holdfast.sock"`
+
+	// The socket's mode: who may read what the node knows. Changing is for root,
+	// for the node's own user, and for the members of group.
+	Mode Mode `yaml:"mode" default:"0660"`
+
+	// The socket's group, whose members may also change things. Empty is the
+	// group of the node's own user, whose members may read only.
+	Group string `yaml:"group" default:"none"`
+}
+
+// Directories are where the node keeps what lasts as long as it runs.
+type Directories struct {
+	// For sockets and locks. It cannot be changed by a reload.
+	Runtime string `yaml:"runtime" default:"/run/holdfast"`
+
+	// Where the packet engine pins its programs. This version has no packet
+	// engine: the path is checked, and nothing is written there.
+	BPF string `yaml:"bpf" default:"/sys/fs/bpf/holdfast"`
+}
+
+// Metrics is where Prometheus finds the metrics.
+type Metrics struct {
+	// ADDRESS:PORT or :PORT of an HTTP listener for /metrics, read-only and
+	// without a password. Empty is none.
+	Listen Address `yaml:"listen" default:"none"`
+}
+
+// Log says what is logged.
+type Log struct {
+	// The least level that is logged. debug logs every connection.
+	Level string `yaml:"level" default:"info" enum:"debug,info,warn,error"`
+
+	// How a line looks.
+	Format string `yaml:"format" default:"text" enum:"text,json"`
+}
+
+// Mode is a file's permission bits, written in octal as "0660".
+type Mode uint32
+
+// Address is where something listens or is reached: an IP address and port, a
+// host name and port (backends only), a port alone (listeners only), or the path
+// of a unix socket. It is comparable. The zero value is none.
+type Address struct {
+	Addr netip.Addr // invalid where there is a Host or a Path, or for every address of the machine
+	Host string     // a name that is still to be looked up
+	Port uint16
+	Path string // of a unix socket
+}
+
+// Position is a place in the file; lines and columns count from 1, columns in
+// characters. The zero value is no place.
+type Position struct {
+	Line, Column int
+}
