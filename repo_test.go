@@ -38,7 +38,8 @@ var packages = map[string]int{
 	"internal/probe":     5,
 	"internal/netnstest": 6,
 
-	"balance": 10,
+	"balance":         10,
+	"internal/config": 12,
 
 	"relay":  20,
 	"health": 20,
@@ -47,12 +48,13 @@ var packages = map[string]int{
 	"lab/traffic": 26,
 	"lab/wire":    26,
 
+	"admin":          30,
 	"internal/bench": 31,
 	"internal/scene": 32,
 
 	"internal/daemon": 41,
-	"internal/cli":    42,
-	"cmd/holdfast":    43,
+	"internal/cli":    44,
+	"cmd/holdfast":    45,
 
 	".":                  49, // documentation and this test
 	"scripts/testreport": 49, // a tool of the Makefile
@@ -74,6 +76,7 @@ var edges = []edge{
 	{"internal/daemon", "internal/probe", "a port in use names its holder"},
 	{"internal/daemon", "internal/sys", "how many connections the descriptors allow"},
 	{"internal/daemon", "relay", "it runs the relay's services"},
+	{"internal/config", "balance", "the words for its policies"},
 	{"internal/bench", "internal/sys", "a load generator that is no bottleneck: epoll and raw sockets"},
 	{"internal/bench", "lab", "client, proxy and backend are hosts of their own"},
 	{"health", "internal/sys", "an exit is awaited without being reaped, so that the group can still be killed"},
