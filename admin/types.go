@@ -95,6 +95,18 @@ type Totals struct {
 	ByCause     map[string]uint64 `json:"by_cause"`
 }
 
+// Ends are the connections of one service that ended in one way, since the
+// start: what metrics count.
+type Ends struct {
+	Service     string `json:"service"`
+	Cause       string `json:"cause"`
+	By          string `json:"by"` // "client", "backend" or "holdfast"
+	Count       uint64 `json:"count"`
+	ToldClient  uint64 `json:"told_client"`  // how many clients were given a RST
+	ToldBackend uint64 `json:"told_backend"` // how many backends were given a RST
+	Undelivered uint64 `json:"undelivered"`  // bytes received from one side and not acknowledged by the other
+}
+
 // Service is a service as it stands.
 type Service struct {
 	Name          string     `json:"name"`
