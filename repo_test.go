@@ -36,6 +36,7 @@ var packages = map[string]int{
 	"internal/rtnl":      5,
 	"internal/netns":     5,
 	"internal/probe":     5,
+	"internal/systemd":   5,
 	"internal/netnstest": 6,
 
 	"balance":         10,
@@ -84,6 +85,7 @@ var edges = []edge{
 	{"internal/netnstest", "internal/netns", "the namespace that a test gets"},
 	{"internal/netnstest", "internal/rtnl", "its loopback interface is up"},
 	{"internal/probe", "internal/sys", "what is asked of the kernel itself"},
+	{"internal/systemd", "internal/sys", "CLOCK_MONOTONIC, by which systemd orders a reload and what comes after it"},
 	{"internal/scene", "internal/sys", "what poll, read and write say at the end of a connection, one call at a time"},
 	{"internal/scene", "lab", "the network that a scene is played in, and its faults"},
 	{"internal/scene", "lab/traffic", "clients and servers that check every byte"},
