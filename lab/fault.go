@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/holdfast-net/holdfast/internal/rtnl"
+	"github.com/holdfast-net/holdfast/internal/sys"
 )
 
 // Die kills the host as a power cut does: from the returned instant on no
@@ -178,7 +179,7 @@ func (h *Host) signalAll(sig syscall.Signal, reached func(state byte) bool) erro
 			}
 			missing++
 			sent[pid] = true
-			if err := syscall.Kill(pid, sig); err != nil && err != syscall.ESRCH {
+			if err := sys.Signal(pid, sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
 				return fmt.Errorf("%v to process %d: %w", sig, pid, err)
 			}
 		}
@@ -200,7 +201,7 @@ func (h *Host) killAll() error {
 	running := make([]*Process, 0, len(h.processes))
 	for p := range h.processes {
 		running = append(running, p)
-		_ = syscall.Kill(-p.PID(), syscall.SIGKILL) // the group at once; stragglers below
+		_ = sys.SignalGroup(p.PID(), syscall.SIGKILL) // the group at once; stragglers below
 	}
 	h.mu.Unlock()
 	err := h.signalAll(syscall.SIGKILL, func(byte) bool { return false })
@@ -219,7 +220,7 @@ func (h *Host) reap(pids map[int]bool) {
 	}
 	h.mu.Unlock()
 	for pid := range pids {
-		_, _ = syscall.Wait4(pid, nil, syscall.WNOHANG, nil) // not ours, or not ended: nothing to collect
+		sys.ReapEnded(pid)
 	}
 }
 

@@ -12,6 +12,8 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+
+	"github.com/holdfast-net/holdfast/internal/sys"
 )
 
 // insideVariable is "enter:FD" in the process that Main starts, FD being the
@@ -67,17 +69,11 @@ func enter(fd string) error {
 	if n, err := strconv.Atoi(fd); err != nil || starterGone(n) {
 		return errors.New("the process that started this one is gone")
 	}
-	for _, m := range []struct {
-		source, target, fstype, data string
-		flags                        uintptr
-	}{
-		{target: "/", flags: syscall.MS_REC | syscall.MS_PRIVATE}, // nothing that is mounted here shows outside
-		{source: "proc", target: "/proc", fstype: "proc", flags: syscall.MS_NOSUID | syscall.MS_NODEV | syscall.MS_NOEXEC},
-		{source: "tmpfs", target: scratch, fstype: "tmpfs", data: "mode=1777", flags: syscall.MS_NOSUID | syscall.MS_NODEV},
-	} {
-		if err := syscall.Mount(m.source, m.target, m.fstype, m.flags, m.data); err != nil {
-			return fmt.Errorf("mount %s: %w", m.target, err)
-		}
+	if err := sys.UnshareMounts(); err != nil { // first: nothing that is mounted here shows outside
+		return err
+	}
+	if err := errors.Join(sys.MountProc("/proc"), sys.MountTmpfs(scratch)); err != nil {
+		return err
 	}
 	name, err := pidNamespace()
 	if err != nil {
@@ -89,12 +85,13 @@ func enter(fd string) error {
 // starterGone closes the gap before the parent-death signal was set: the pipe
 // is at its end if the process that holds the other one is gone.
 func starterGone(fd int) bool {
-	defer syscall.Close(fd)
-	if syscall.SetNonblock(fd, true) != nil {
+	pipe := os.NewFile(uintptr(fd), "pipe from the starter")
+	if pipe == nil {
 		return true
 	}
-	n, err := syscall.Read(fd, make([]byte, 1))
-	return n == 0 || err != syscall.EAGAIN
+	defer pipe.Close()
+	bits, err := sys.PollNow(fd)
+	return err != nil || bits != 0
 }
 
 // runInside runs this program in new namespaces and gives its exit status.
@@ -108,74 +105,37 @@ func runInside() (int, error) {
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGUSR1, syscall.SIGUSR2)
 	defer signal.Stop(signals)
 
-	var pipe [2]int
-	if err := syscall.Pipe2(pipe[:], syscall.O_CLOEXEC); err != nil {
+	inside, here, err := os.Pipe()
+	if err != nil {
 		return 0, err
 	}
-	defer syscall.Close(pipe[1])
-	files, err := inherited()
+	defer here.Close()
+	defer inside.Close()
+	files, err := sys.InheritedFiles()
 	if err != nil {
 		return 0, err
 	}
 	// Of a variable that is there twice, the first one counts.
 	env := slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, insideVariable+"=") })
 	env = append(env, fmt.Sprintf("%s=enter:%d", insideVariable, len(files)))
-	pid, err := syscall.ForkExec("/proc/self/exe", os.Args, &syscall.ProcAttr{
-		Env:   env,
-		Files: append(files, uintptr(pipe[0])),
-		Sys: &syscall.SysProcAttr{
-			Cloneflags: syscall.CLONE_NEWPID | syscall.CLONE_NEWNS,
-			Pdeathsig:  syscall.SIGKILL,
-			// A terminal's signals come once: from here. And where the kernel shares
-			// processors out by session (sched_autogroup), this one is a lab's own.
-			Setsid: true,
-		},
-	})
-	syscall.Close(pipe[0])
+	// In a session of its own a terminal's signals come once: from here. And
+	// where the kernel shares processors out by session (sched_autogroup), that
+	// one is a lab's own.
+	program, err := sys.StartContained("/proc/self/exe", os.Args, env, append(files, inside.Fd()))
 	if err != nil {
 		return 0, err
 	}
 	go func() {
 		for s := range signals {
-			_ = syscall.Kill(pid, s.(syscall.Signal))
+			_ = program.Signal(s) // it fails if the program has ended, which is waited for
 		}
 	}()
-	for {
-		var status syscall.WaitStatus
-		_, err := syscall.Wait4(pid, &status, 0, nil)
-		switch {
-		case err == syscall.EINTR:
-		case err != nil:
-			return 1, nil // it cannot be waited for, but it ran
-		case status.Signaled():
-			return 128 + int(status.Signal()), nil
-		default:
-			return status.ExitStatus(), nil
-		}
-	}
-}
-
-// inherited lists the descriptors that this process was given and would give
-// to a program it executes, each at its own number.
-func inherited() ([]uintptr, error) {
-	entries, err := os.ReadDir("/proc/self/fd")
+	state, err := program.Wait()
 	if err != nil {
-		return nil, err
+		return 1, nil // it cannot be waited for, but it ran
 	}
-	files := []uintptr{0, 1, 2}
-	for _, e := range entries {
-		fd, err := strconv.Atoi(e.Name())
-		if err != nil || fd < len(files) {
-			continue
-		}
-		flags, _, errno := syscall.Syscall(syscall.SYS_FCNTL, uintptr(fd), syscall.F_GETFD, 0)
-		if errno != 0 || flags&syscall.FD_CLOEXEC != 0 {
-			continue
-		}
-		for len(files) < fd {
-			files = append(files, ^uintptr(0)) // closed
-		}
-		files = append(files, uintptr(fd))
+	if status := state.Sys().(syscall.WaitStatus); status.Signaled() {
+		return 128 + int(status.Signal()), nil
 	}
-	return files, nil
+	return state.ExitCode(), nil
 }

@@ -179,9 +179,7 @@ func (p *Process) Signal(sig syscall.Signal) (time.Time, error) {
 	at := time.Now()
 	err := os.ErrProcessDone
 	if p.host.processes[p] {
-		if err = syscall.Kill(-p.PID(), sig); err == syscall.ESRCH {
-			err = os.ErrProcessDone
-		}
+		err = sys.SignalGroup(p.PID(), sig)
 	}
 	if err != nil {
 		return at, fmt.Errorf("lab: %v to %s in %s: %w", sig, p.name, p.host.spec.Name, err)

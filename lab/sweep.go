@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+
+	"github.com/holdfast-net/holdfast/internal/sys"
 )
 
 const (
@@ -87,9 +89,9 @@ func Sweep() (removed []string, err error) {
 			if !ok || !abandoned(name) {
 				continue
 			}
-			if err := syscall.Kill(pid, syscall.SIGKILL); err == nil {
+			if err := sys.Signal(pid, syscall.SIGKILL); err == nil {
 				removed = append(removed, fmt.Sprintf("process %d", pid))
-			} else if err != syscall.ESRCH {
+			} else if !errors.Is(err, os.ErrProcessDone) {
 				errs = append(errs, fmt.Errorf("kill process %d: %w", pid, err))
 			}
 		}

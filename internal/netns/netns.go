@@ -38,11 +38,11 @@ func New() (*NS, error) {
 	if err := <-ready; err != nil {
 		return nil, err
 	}
-	var st syscall.Stat_t
-	if err := syscall.Fstat(int(n.file.Fd()), &st); err != nil {
+	info, err := n.file.Stat()
+	if err != nil {
 		return nil, errors.Join(fmt.Errorf("stat network namespace: %w", err), n.Close())
 	}
-	n.inode = st.Ino
+	n.inode = info.Sys().(*syscall.Stat_t).Ino
 	return n, nil
 }
 

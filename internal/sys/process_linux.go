@@ -2,6 +2,7 @@ package sys
 
 import (
 	"fmt"
+	"os"
 	"os/user"
 	"strconv"
 	"syscall"
@@ -45,4 +46,33 @@ func AwaitExit(pid int) error {
 			return fmt.Errorf("waitid of process %d: %w", pid, err)
 		}
 	}
+}
+
+// Signal sends a signal to a process. It is os.ErrProcessDone if there is no
+// process of this number.
+func Signal(pid int, sig syscall.Signal) error {
+	err := unix.Kill(pid, sig)
+	if err == unix.ESRCH {
+		return os.ErrProcessDone
+	}
+	return err
+}
+
+// SignalGroup sends a signal to every process of a process group. It is
+// os.ErrProcessDone if there is no group of this number.
+func SignalGroup(group int, sig syscall.Signal) error { return Signal(-group, sig) }
+
+// ReapEnded collects what is left of a process that has ended, if it is this
+// process's child; any other it leaves alone.
+func ReapEnded(pid int) {
+	_, _ = unix.Wait4(pid, nil, unix.WNOHANG, nil) // not ours, or not ended: nothing to collect
+}
+
+// ErrnoName returns the kernel's name of an error, as "ECONNRESET", or its
+// number where it has none.
+func ErrnoName(errno syscall.Errno) string {
+	if name := unix.ErrnoName(errno); name != "" {
+		return name
+	}
+	return "errno " + strconv.Itoa(int(errno))
 }

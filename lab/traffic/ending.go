@@ -102,14 +102,6 @@ type End struct {
 	Poll   string  `json:"poll,omitempty"`  // what poll said when the first of them returned, as "IN|ERR|HUP|RDHUP"
 }
 
-// errnoNames are those a stream socket gives; others are shown by number.
-var errnoNames = map[syscall.Errno]string{
-	syscall.ECONNRESET: "ECONNRESET", syscall.EPIPE: "EPIPE", syscall.ETIMEDOUT: "ETIMEDOUT", syscall.EHOSTUNREACH: "EHOSTUNREACH",
-	syscall.ENETUNREACH: "ENETUNREACH", syscall.ECONNREFUSED: "ECONNREFUSED", syscall.ECONNABORTED: "ECONNABORTED",
-	syscall.EADDRNOTAVAIL: "EADDRNOTAVAIL", syscall.ENETDOWN: "ENETDOWN", syscall.EMFILE: "EMFILE", syscall.EINVAL: "EINVAL",
-	syscall.EACCES: "EACCES", syscall.EPERM: "EPERM", syscall.ENOENT: "ENOENT", syscall.ENOTCONN: "ENOTCONN",
-}
-
 // classify says what an error of connect, read or write means for the connection.
 func classify(err error) (e Ending, errno string) {
 	var no syscall.Errno
@@ -124,10 +116,7 @@ func classify(err error) (e Ending, errno string) {
 	default:
 		return Failed, err.Error()
 	}
-	errno, known := errnoNames[no]
-	if !known {
-		errno = "errno " + strconv.Itoa(int(no))
-	}
+	errno = sys.ErrnoName(no)
 	switch no {
 	case syscall.ECONNRESET, syscall.EPIPE:
 		return RST, errno

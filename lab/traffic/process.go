@@ -140,7 +140,7 @@ func (p *child) Signal(sig syscall.Signal) (time.Time, error) {
 		return at, os.ErrProcessDone
 	default:
 	}
-	return at, syscall.Kill(-p.PID(), sig)
+	return at, sys.SignalGroup(p.PID(), sig)
 }
 
 // finish waits for a command that ends by itself and returns what it said.
