@@ -53,9 +53,10 @@ var packages = map[string]int{
 	"internal/bench": 31,
 	"internal/scene": 32,
 
-	"internal/daemon": 41,
-	"internal/cli":    44,
-	"cmd/holdfast":    45,
+	"internal/daemon":  41,
+	"internal/metrics": 42,
+	"internal/cli":     44,
+	"cmd/holdfast":     45,
 
 	".":                  49, // documentation and this test
 	"scripts/testreport": 49, // a tool of the Makefile
@@ -80,6 +81,7 @@ var edges = []edge{
 	{"internal/config", "balance", "the words for its policies"},
 	{"internal/bench", "internal/sys", "a load generator that is no bottleneck: epoll and raw sockets"},
 	{"internal/bench", "lab", "client, proxy and backend are hosts of their own"},
+	{"internal/metrics", "admin", "a scrape is a status, in numbers"},
 	{"health", "internal/sys", "an exit is awaited without being reaped, so that the group can still be killed"},
 	{"internal/netns", "internal/sys", "unshare and setns"},
 	{"internal/netnstest", "internal/netns", "the namespace that a test gets"},
@@ -111,6 +113,7 @@ type edge struct{ from, to, reason string }
 // modules lists every direct dependency: who may import it, and why only those.
 var modules = []dependency{
 	{"github.com/google/go-cmp", []string{"tests"}, "a difference is shown, not two walls of text"},
+	{"github.com/prometheus/client_golang", []string{"internal/metrics"}, "nobody counts for Prometheus: it is shown what is known anyway"},
 	{"github.com/rogpeppe/go-internal", []string{"tests"}, "testscript: the command line's tests read like a session"},
 	{"github.com/spf13/cobra", []string{"internal/cli"}, "only the command line has flags"},
 	{"github.com/vishvananda/netlink", []string{"internal/rtnl"}, "one door to rtnetlink, in netip types and one form of error"},
