@@ -22,17 +22,17 @@ func InheritedFiles() ([]uintptr, error) {
 	files := []uintptr{0, 1, 2}
 	for _, e := range entries {
 		fd, err := strconv.Atoi(e.Name())
-		if err != nil || fd < len(files) {
+		if err != nil {
 			continue
 		}
 		flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0)
 		if err != nil || flags&unix.FD_CLOEXEC != 0 {
 			continue
 		}
-		for len(files) < fd {
+		for len(files) <= fd { // they come in the order of their names: 10 before 9
 			files = append(files, closedFile)
 		}
-		files = append(files, uintptr(fd))
+		files[fd] = uintptr(fd)
 	}
 	return files, nil
 }
