@@ -19,6 +19,7 @@ const (
 	CodeForbidden = "forbidden" // reading is allowed, this is not: HTTP 403
 	CodeUnknown   = "unknown"   // there is no such service, backend, connection or path: HTTP 404
 	CodeRefused   = "refused"   // it is understood, and not possible as things stand: HTTP 409
+	CodeBusy      = "busy"      // the node answers as many requests as it wants to at once: HTTP 503
 	CodeInternal  = "internal"  // the node is at fault: HTTP 500
 )
 

@@ -10,7 +10,6 @@ import (
 	"log/slog"
 	"net"
 	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"syscall"
@@ -374,43 +373,5 @@ func TestEventsCannotBeWritten(t *testing.T) {
 	r.signals <- syscall.SIGTERM
 	if err := <-r.served; !errors.Is(err, syscall.ENOSPC) {
 		t.Errorf("Serve: %v, want the reason why events were not written", err)
-	}
-}
-
-func TestRemoveStale(t *testing.T) {
-	dir := t.TempDir()
-	path := func(name string) string { return filepath.Join(dir, name) }
-	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path("stale"), Net: "unix"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	l.SetUnlinkOnClose(false)
-	l.Close()
-	live, err := net.Listen("unix", path("live"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer live.Close()
-	datagram, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path("datagram"), Net: "unixgram"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer datagram.Close()
-	if err := os.WriteFile(path("file"), []byte("precious"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	for name, want := range map[string]string{
-		"stale": "", "missing": "", "live": "in use by this program itself", "file": "not a socket", "datagram": "in use",
-	} {
-		err := removeStale(path(name))
-		switch {
-		case want == "" && err != nil:
-			t.Errorf("%s: %v", name, err)
-		case want != "" && (err == nil || !strings.Contains(err.Error(), want)):
-			t.Errorf("%s: %v, want %q", name, err, want)
-		}
-		if _, statErr := os.Lstat(path(name)); (statErr == nil) != (want != "") {
-			t.Errorf("%s: afterwards %v", name, statErr)
-		}
 	}
 }

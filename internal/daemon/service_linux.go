@@ -59,7 +59,7 @@ func newService(r *relay.Relay, o ServiceOptions, events *eventWriter, log *slog
 	s.group = health.NewGroup(s.groupChanged, names...)
 	for _, a := range o.Relay.Listen {
 		if a.IsUnix() {
-			if err := removeStale(a.Path()); err != nil {
+			if err := probe.RemoveStaleSocket(a.Path()); err != nil {
 				return nil, err
 			}
 		}

@@ -225,6 +225,44 @@ func TestUnixSocketOtherFailures(t *testing.T) {
 	}
 }
 
+func TestRemoveStaleSocket(t *testing.T) {
+	dir := t.TempDir()
+	path := func(name string) string { return filepath.Join(dir, name) }
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path("stale"), Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.SetUnlinkOnClose(false)
+	l.Close()
+	live, err := net.Listen("unix", path("live"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer live.Close()
+	datagram, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path("datagram"), Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer datagram.Close()
+	if err := os.WriteFile(path("file"), []byte("precious"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]string{
+		"stale": "", "missing": "", "live": "in use by this program itself", "file": "not a socket", "datagram": "in use",
+	} {
+		err := RemoveStaleSocket(path(name))
+		switch {
+		case want == "" && err != nil:
+			t.Errorf("%s: %v", name, err)
+		case want != "" && (err == nil || !strings.Contains(err.Error(), want)):
+			t.Errorf("%s: %v, want %q", name, err, want)
+		}
+		if _, statErr := os.Lstat(path(name)); (statErr == nil) != (want != "") {
+			t.Errorf("%s: afterwards %v", name, statErr)
+		}
+	}
+}
+
 func TestParseUnix(t *testing.T) {
 	const text = `Num       RefCount Protocol Flags    Type St Inode Path
 0000000000000000: 00000002 00000000 00010000 0001 01   812 /run/a.sock

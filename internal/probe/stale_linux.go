@@ -1,4 +1,4 @@
-package daemon
+package probe
 
 import (
 	"errors"
@@ -6,23 +6,21 @@ import (
 	"net"
 	"os"
 	"syscall"
-
-	"github.com/holdfast-net/holdfast/internal/probe"
 )
 
-// removeStale removes the file of a unix socket on which nobody listens any
-// more: what a process leaves behind that was killed. A socket that lives is
-// left alone, and an error says whose it is.
-func removeStale(path string) error {
+// RemoveStaleSocket removes the file of a unix socket on which nobody listens
+// any more: what a process leaves behind that was killed. A socket that lives
+// is left alone, and the error, a [*ListenError], says whose it is.
+func RemoveStaleSocket(path string) error {
 	fi, err := os.Lstat(path)
 	if err != nil {
 		return nil // not there, or binding will say more
 	}
 	if fi.Mode().Type() != os.ModeSocket {
-		return probe.ExplainListenUnix(path, syscall.EADDRINUSE)
+		return ExplainListenUnix(path, syscall.EADDRINUSE)
 	}
-	if holders, err := probe.UnixHolders(path); err == nil && len(holders) > 0 {
-		return probe.ExplainListenUnix(path, syscall.EADDRINUSE)
+	if holders, err := UnixHolders(path); err == nil && len(holders) > 0 {
+		return ExplainListenUnix(path, syscall.EADDRINUSE)
 	}
 	// The list knows this network namespace and the paths as they were bound:
 	// only a connect tells for certain.
@@ -30,7 +28,7 @@ func removeStale(path string) error {
 	switch {
 	case err == nil:
 		c.Close()
-		return probe.ExplainListenUnix(path, syscall.EADDRINUSE)
+		return ExplainListenUnix(path, syscall.EADDRINUSE)
 	case errors.Is(err, syscall.ECONNREFUSED):
 		// Refused also by a socket that is bound and does not listen yet; the
 		// moment between the two calls of its start is the price.
@@ -43,6 +41,6 @@ func removeStale(path string) error {
 	default:
 		// EPROTOTYPE: somebody's datagram socket. EAGAIN: a full queue. EACCES:
 		// another user's. All of them live.
-		return probe.ExplainListenUnix(path, syscall.EADDRINUSE)
+		return ExplainListenUnix(path, syscall.EADDRINUSE)
 	}
 }
