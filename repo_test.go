@@ -46,8 +46,9 @@ var packages = map[string]int{
 	"health": 20,
 	"lab":    20,
 
-	"lab/traffic": 26,
-	"lab/wire":    26,
+	"lab/programs": 26,
+	"lab/traffic":  26,
+	"lab/wire":     26,
 
 	"admin":          30,
 	"internal/bench": 31,
@@ -96,12 +97,14 @@ var edges = []edge{
 	{"lab", "internal/sys", "the switch on a port, processes in a namespace"},
 	{"relay", "balance", "who serves the next client"},
 	{"relay", "internal/sys", "epoll, sockets without the runtime's poller, kernel counters"},
+	{"lab/programs", "internal/sys", "a server that refuses root runs as another user"},
 	{"lab/wire", "internal/sys", "an alarm that is on time"},
 	{"lab/traffic", "internal/sys", "CLOCK_MONOTONIC, which several processes can compare, and the state of sockets"},
 }
 
 // testEdges lists what only tests import.
 var testEdges = []edge{
+	{"internal/cli", "lab/programs", "the relay is tried between real servers and their own load generators"},
 	{"internal/rtnl", "internal/netnstest", "its calls are tried on a real kernel, where they can do no harm"},
 	{"internal/scene", "internal/cli", "the test binary is holdfast too, which scenes run as a process"},
 	{"lab/wire", "lab", "the wire is a cable of a laboratory"},

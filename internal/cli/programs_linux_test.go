@@ -17,7 +17,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/holdfast-net/holdfast/lab/traffic"
+	"github.com/holdfast-net/holdfast/lab/programs"
 )
 
 // full is for a campaign: go test ./internal/cli -run RealPrograms -full -v
@@ -33,25 +33,25 @@ func TestRealPrograms(t *testing.T) {
 	const connections = 50
 	for _, tt := range []struct {
 		name  string
-		start func(context.Context, traffic.ProgramOptions) (*traffic.Program, error)
-		load  func(ctx context.Context, address string) (traffic.Load, error)
+		start func(context.Context, programs.Options) (*programs.Server, error)
+		load  func(ctx context.Context, address string) (programs.Load, error)
 		flags []string
 	}{
-		{"redis", traffic.StartRedis, func(ctx context.Context, address string) (traffic.Load, error) {
-			return traffic.RedisBenchmark(ctx, nil, address, requests, connections)
+		{"redis", programs.StartRedis, func(ctx context.Context, address string) (programs.Load, error) {
+			return programs.RedisBenchmark(ctx, nil, address, requests, connections)
 		}, []string{"--check", "exchange", "--check-send", `PING\r\n`, "--check-expect", "+PONG"}},
-		{"PostgreSQL", traffic.StartPostgres, func(ctx context.Context, address string) (traffic.Load, error) {
-			return traffic.Pgbench(ctx, nil, address, span, 8)
+		{"PostgreSQL", programs.StartPostgres, func(ctx context.Context, address string) (programs.Load, error) {
+			return programs.Pgbench(ctx, nil, address, span, 8)
 		}, nil},
-		{"nginx", traffic.StartNginx, func(ctx context.Context, address string) (traffic.Load, error) {
-			return traffic.Wrk(ctx, nil, address, span, connections)
+		{"nginx", programs.StartNginx, func(ctx context.Context, address string) (programs.Load, error) {
+			return programs.Wrk(ctx, nil, address, span, connections)
 		}, []string{"--check", "http"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 			defer cancel()
-			server, err := tt.start(ctx, traffic.ProgramOptions{Dir: openDir(t)})
-			if missing, ok := errors.AsType[*traffic.MissingError](err); ok {
+			server, err := tt.start(ctx, programs.Options{Dir: openDir(t)})
+			if missing, ok := errors.AsType[*programs.MissingError](err); ok {
 				t.Skipf("%v: apt-get install %s", err, missing.Package)
 			}
 			if err != nil {
@@ -73,7 +73,7 @@ func TestRealPrograms(t *testing.T) {
 			relay := startRelay(t, args...)
 			for _, address := range relay.addresses {
 				l, err := tt.load(ctx, address)
-				if missing, ok := errors.AsType[*traffic.MissingError](err); ok {
+				if missing, ok := errors.AsType[*programs.MissingError](err); ok {
 					t.Skipf("%v: apt-get install %s", err, missing.Package)
 				}
 				if err != nil {

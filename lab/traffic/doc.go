@@ -35,7 +35,4 @@
 // Sockets have the kernel's defaults here, save TCP_NODELAY, which Go sets:
 // keepalive and Multipath TCP, which Go switches on, are off, so that the end of
 // a connection is noticed by what is under test and not by the traffic.
-//
-// Real programs (redis-server, PostgreSQL, nginx and their clients) are started
-// by [StartRedis], [StartPostgres] and [StartNginx].
 package traffic

@@ -1,6 +1,6 @@
 //go:build linux
 
-package traffic
+package programs
 
 import (
 	"context"
@@ -17,7 +17,7 @@ import (
 // openDir is a directory that the user postgres can reach.
 func openDir(t *testing.T) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "holdfast-traffic-") //nolint:usetesting // the parent of t.TempDir is closed to the user postgres
+	dir, err := os.MkdirTemp("", "holdfast-programs-") //nolint:usetesting // the parent of t.TempDir is closed to the user postgres
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -36,7 +36,7 @@ func openDir(t *testing.T) string {
 func TestPrograms(t *testing.T) {
 	cases := []struct {
 		name  string
-		start func(context.Context, ProgramOptions) (*Program, error)
+		start func(context.Context, Options) (*Server, error)
 		load  func(ctx context.Context, address string) (Load, error)
 	}{
 		{"redis", StartRedis, func(ctx context.Context, a string) (Load, error) { return RedisBenchmark(ctx, nil, a, 2000, 5) }},
@@ -47,7 +47,7 @@ func TestPrograms(t *testing.T) {
 		for _, host := range []string{"127.0.0.1", "::1"} {
 			t.Run(fmt.Sprintf("%s/%s", tc.name, host), func(t *testing.T) {
 				ctx := bounded(t)
-				p, err := tc.start(ctx, ProgramOptions{Dir: openDir(t), Host: host})
+				p, err := tc.start(ctx, Options{Dir: openDir(t), Host: host})
 				if _, missing := errors.AsType[*MissingError](err); missing {
 					t.Skip(err)
 				}
@@ -74,19 +74,19 @@ func TestPrograms(t *testing.T) {
 // TestProgramErrors: what does not start says why.
 func TestProgramErrors(t *testing.T) {
 	ctx := bounded(t)
-	if _, err := StartRedis(ctx, ProgramOptions{Dir: "/nonexistent"}); err == nil || !strings.Contains(err.Error(), "Dir") {
+	if _, err := StartRedis(ctx, Options{Dir: "/nonexistent"}); err == nil || !strings.Contains(err.Error(), "Dir") {
 		t.Error(err)
 	}
-	if _, err := StartRedis(ctx, ProgramOptions{Dir: t.TempDir(), Host: "localhost"}); err == nil || !strings.Contains(err.Error(), "Host") {
+	if _, err := StartRedis(ctx, Options{Dir: t.TempDir(), Host: "localhost"}); err == nil || !strings.Contains(err.Error(), "Host") {
 		t.Error(err)
 	}
-	l, err := Listen("tcp", "127.0.0.1:0")
+	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer l.Close()
 	port := l.Addr().(*net.TCPAddr).Port
-	if _, err := StartRedis(ctx, ProgramOptions{Dir: t.TempDir(), Port: port}); err == nil || !strings.Contains(err.Error(), "in use") {
+	if _, err := StartRedis(ctx, Options{Dir: t.TempDir(), Port: port}); err == nil || !strings.Contains(err.Error(), "in use") {
 		t.Errorf("port in use: %v", err)
 	}
 	_, err = program("no-such-program", "some-package")

@@ -1,8 +1,9 @@
 //go:build linux
 
-package traffic
+package programs
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -10,7 +11,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strconv"
 	"strings"
 	"syscall"
@@ -19,22 +19,23 @@ import (
 	"github.com/holdfast-net/holdfast/internal/sys"
 )
 
-// ProgramOptions says where a real server runs.
-type ProgramOptions struct {
+// Options says where a server runs.
+type Options struct {
 	Dir  string // where its configuration and data go; it must exist; required
 	Host string // the IP address to listen on; "" is 127.0.0.1
 	Port int    // 0: a free one
 
 	// Start, Dial and Listen place the program, the question whether it is
 	// ready, and the search for a free port: on a host of a lab, where they
-	// are that host's. nil: beside this process.
+	// are that host's. nil: beside this process. Dial and Listen are as
+	// [net.Dialer.DialContext] and [net.Listen].
 	Start  func(Command) (Process, error)
-	Dial   DialFunc
-	Listen ListenFunc
+	Dial   func(ctx context.Context, network, address string) (net.Conn, error)
+	Listen func(network, address string) (net.Listener, error)
 }
 
-// Program is a real server that is ready.
-type Program struct {
+// Server is a server that is ready.
+type Server struct {
 	Name    string
 	Address string // host:port
 	Process Process
@@ -44,7 +45,7 @@ type Program struct {
 
 // Close asks the program to end, in its own way, kills it after five seconds,
 // and returns when it has ended. More calls do nothing.
-func (p *Program) Close() error {
+func (p *Server) Close() error {
 	for _, step := range []struct {
 		sig  syscall.Signal
 		wait time.Duration
@@ -53,7 +54,7 @@ func (p *Program) Close() error {
 			if errors.Is(err, os.ErrProcessDone) || errors.Is(err, syscall.ESRCH) {
 				return nil
 			}
-			return fmt.Errorf("traffic: ending %s: %w", p.Name, err)
+			return fmt.Errorf("programs: ending %s: %w", p.Name, err)
 		}
 		select {
 		case <-p.Process.Done():
@@ -61,31 +62,31 @@ func (p *Program) Close() error {
 		case <-time.After(step.wait):
 		}
 	}
-	return fmt.Errorf("traffic: %s (pid %d) does not end", p.Name, p.Process.PID())
+	return fmt.Errorf("programs: %s (pid %d) does not end", p.Name, p.Process.PID())
 }
 
 // fill checks the options and sets their defaults.
-func (o *ProgramOptions) fill() error {
+func (o *Options) fill() error {
 	if o.Start == nil {
 		o.Start = startHere
 	}
 	if o.Dial == nil {
-		o.Dial = Dial
+		o.Dial = new(net.Dialer).DialContext
 	}
 	if o.Listen == nil {
-		o.Listen = Listen
+		o.Listen = net.Listen
 	}
 	if o.Host == "" {
 		o.Host = "127.0.0.1"
 	}
 	if net.ParseIP(o.Host) == nil {
-		return fmt.Errorf("traffic: Host %q is not an IP address", o.Host)
+		return fmt.Errorf("programs: Host %q is not an IP address", o.Host)
 	}
 	if o.Port < 0 || o.Port > 65535 {
-		return fmt.Errorf("traffic: Port %d is not in 0..65535", o.Port)
+		return fmt.Errorf("programs: Port %d is not in 0..65535", o.Port)
 	}
 	if info, err := os.Stat(o.Dir); err != nil || !info.IsDir() {
-		return fmt.Errorf("traffic: Dir %q is not a directory", o.Dir)
+		return fmt.Errorf("programs: Dir %q is not a directory", o.Dir)
 	}
 	if o.Port == 0 {
 		port, err := freePort(o.Listen, o.Host)
@@ -98,12 +99,12 @@ func (o *ProgramOptions) fill() error {
 }
 
 // launch starts a server and waits until it is ready; if it never is, it is ended.
-func (o *ProgramOptions) launch(ctx context.Context, name string, c Command, stop syscall.Signal, ready func(ctx context.Context, address string) error) (*Program, error) {
+func (o *Options) launch(ctx context.Context, name string, c Command, stop syscall.Signal, ready func(ctx context.Context, address string) error) (*Server, error) {
 	process, err := o.Start(c)
 	if err != nil {
-		return nil, fmt.Errorf("traffic: starting %s: %w", name, err)
+		return nil, fmt.Errorf("programs: starting %s: %w", name, err)
 	}
-	p := &Program{Name: name, Address: net.JoinHostPort(o.Host, strconv.Itoa(o.Port)), Process: process, stop: stop}
+	p := &Server{Name: name, Address: net.JoinHostPort(o.Host, strconv.Itoa(o.Port)), Process: process, stop: stop}
 	if err := awaitServer(ctx, process, name, func(ctx context.Context) error { return ready(ctx, p.Address) }); err != nil {
 		return nil, errors.Join(err, p.Close())
 	}
@@ -112,7 +113,7 @@ func (o *ProgramOptions) launch(ctx context.Context, name string, c Command, sto
 
 // StartRedis starts a redis-server that keeps nothing on disk. ctx bounds the
 // start, not the server's life.
-func StartRedis(ctx context.Context, o ProgramOptions) (*Program, error) {
+func StartRedis(ctx context.Context, o Options) (*Server, error) {
 	path, err := program("redis-server", "redis-server")
 	if err != nil {
 		return nil, err
@@ -133,7 +134,7 @@ func StartRedis(ctx context.Context, o ProgramOptions) (*Program, error) {
 
 // StartNginx starts an nginx with one worker that serves "/" with 9 bytes from
 // memory, and Dir/www below "/files/".
-func StartNginx(ctx context.Context, o ProgramOptions) (*Program, error) {
+func StartNginx(ctx context.Context, o Options) (*Server, error) {
 	path, err := program("nginx", "nginx")
 	if err != nil {
 		return nil, err
@@ -143,7 +144,7 @@ func StartNginx(ctx context.Context, o ProgramOptions) (*Program, error) {
 	}
 	www := filepath.Join(o.Dir, "www")
 	if err := os.MkdirAll(www, 0o755); err != nil {
-		return nil, fmt.Errorf("traffic: nginx: %w", err)
+		return nil, fmt.Errorf("programs: nginx: %w", err)
 	}
 	var conf strings.Builder
 	if os.Geteuid() == 0 {
@@ -173,7 +174,7 @@ const postgresBin = "/usr/lib/postgresql/*/bin/"
 // starts a PostgreSQL on it that trusts everybody and does not wait for the
 // disk. Started by root it runs as the user postgres, because it refuses root:
 // the way to Dir must be open to that user.
-func StartPostgres(ctx context.Context, o ProgramOptions) (*Program, error) {
+func StartPostgres(ctx context.Context, o Options) (*Server, error) {
 	initdb, err := program("initdb", "postgresql-15", postgresBin+"initdb")
 	if err != nil {
 		return nil, err
@@ -188,33 +189,33 @@ func StartPostgres(ctx context.Context, o ProgramOptions) (*Program, error) {
 	user := ""
 	data := filepath.Join(o.Dir, "postgres")
 	if err := os.MkdirAll(data, 0o700); err != nil {
-		return nil, fmt.Errorf("traffic: postgres: %w", err)
+		return nil, fmt.Errorf("programs: postgres: %w", err)
 	}
 	if os.Geteuid() == 0 {
 		user = "postgres"
 		cred, err := sys.Credential(user)
 		if err != nil {
-			return nil, fmt.Errorf("traffic: postgres refuses to run as root: %w", err)
+			return nil, fmt.Errorf("programs: postgres refuses to run as root: %w", err)
 		}
 		if err := os.Chown(data, int(cred.Uid), int(cred.Gid)); err != nil {
-			return nil, fmt.Errorf("traffic: postgres: %w", err)
+			return nil, fmt.Errorf("programs: postgres: %w", err)
 		}
 	}
 	if _, err := os.Stat(filepath.Join(data, "PG_VERSION")); err != nil {
 		p, err := o.Start(Command{Argv: []string{initdb, "-D", data, "-A", "trust", "-U", "postgres", "-E", "UTF8", "--no-locale", "--no-sync"}, Dir: data, User: user})
 		if err != nil {
-			return nil, fmt.Errorf("traffic: starting initdb: %w", err)
+			return nil, fmt.Errorf("programs: starting initdb: %w", err)
 		}
 		out, err := finish(ctx, p, "initdb")
 		if err != nil {
 			return nil, err
 		}
 		if _, err := os.Stat(filepath.Join(data, "PG_VERSION")); err != nil {
-			return nil, fmt.Errorf("traffic: initdb made no cluster: %s", tail(out))
+			return nil, fmt.Errorf("programs: initdb made no cluster: %s", tail(out))
 		}
 		hba := "host all all 0.0.0.0/0 trust\nhost all all ::/0 trust\nlocal all all trust\n"
 		if err := os.WriteFile(filepath.Join(data, "pg_hba.conf"), []byte(hba), 0o600); err != nil {
-			return nil, fmt.Errorf("traffic: postgres: %w", err)
+			return nil, fmt.Errorf("programs: postgres: %w", err)
 		}
 	}
 	argv := []string{server, "-D", data}
@@ -239,88 +240,66 @@ func postgresHello() []byte {
 }
 
 // write puts a configuration into Dir.
-func (o *ProgramOptions) write(name, text string) (path string, err error) {
+func (o *Options) write(name, text string) (path string, err error) {
 	path = filepath.Join(o.Dir, name)
 	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
-		return "", fmt.Errorf("traffic: %w", err)
+		return "", fmt.Errorf("programs: %w", err)
 	}
 	return path, nil
 }
 
-// Load is a real client's run against a server.
-type Load struct {
-	Rate   float64 // requests or transactions per second
-	Failed int     // requests, transactions or connections that the client says failed
-	Output string
+// awaitServer calls probe until it succeeds, the process has ended or ctx is over.
+func awaitServer(ctx context.Context, p Process, what string, probe func(context.Context) error) error {
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		try, cancel := context.WithTimeout(ctx, time.Second)
+		err := probe(try)
+		cancel()
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-tick.C:
+		case <-p.Done():
+			return fmt.Errorf("programs: %s ended before it was ready; it said: %s", what, tail(p.Output()))
+		case <-ctx.Done():
+			return fmt.Errorf("programs: %s is not ready: %w (%w); it said: %s", what, ctx.Err(), err, tail(p.Output()))
+		}
+	}
 }
 
-// RedisBenchmark runs redis-benchmark with n SET and n GET requests over a
-// number of connections. Rate is that of GET.
-func RedisBenchmark(ctx context.Context, start func(Command) (Process, error), address string, n, connections int) (Load, error) {
-	return load(ctx, start, "redis-benchmark", "redis-tools", address, `GET: ([0-9.]+) requests per second`, `(?m)^(Error.*|.*[Rr]eset.*|.*closed.*)$`,
-		func(host, port string) []string {
-			return []string{"-h", host, "-p", port, "-n", strconv.Itoa(n), "-c", strconv.Itoa(connections), "-t", "set,get", "-q"}
-		})
+// say sends something and demands an answer that begins with want.
+func say(ctx context.Context, dial func(ctx context.Context, network, address string) (net.Conn, error), address string, send []byte, want string) error {
+	c, err := dial(ctx, "tcp", address)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	defer context.AfterFunc(ctx, func() { _ = c.SetDeadline(time.Unix(1, 0)) })()
+	if _, err := c.Write(send); err != nil {
+		return err
+	}
+	got := make([]byte, len(want))
+	for n := 0; n < len(got); {
+		k, err := c.Read(got[n:])
+		n += k
+		if err != nil && n < len(got) {
+			return err
+		}
+	}
+	if !bytes.Equal(got, []byte(want)) {
+		return fmt.Errorf("it answers %q, not %q", got, want)
+	}
+	return nil
 }
 
-// Pgbench makes pgbench's tables (scale 1) and runs its transactions for a
-// time, which it rounds down to whole seconds, over a number of connections.
-func Pgbench(ctx context.Context, start func(Command) (Process, error), address string, d time.Duration, connections int) (Load, error) {
-	if d < time.Second {
-		return Load{}, fmt.Errorf("traffic: Pgbench runs for whole seconds, not %v", d)
-	}
-	base := func(host, port string) []string { return []string{"-h", host, "-p", port, "-U", "postgres"} }
-	if l, err := load(ctx, start, "pgbench", "postgresql-15", address, `done in ([0-9.]+) s`, "", func(host, port string) []string {
-		return append(base(host, port), "-i", "-q", "postgres")
-	}); err != nil {
-		return l, err
-	}
-	return load(ctx, start, "pgbench", "postgresql-15", address, `tps = ([0-9.]+)`, `(?m)^(?:.*aborted.*|.*error:.*|number of failed transactions: [1-9].*)$`,
-		func(host, port string) []string {
-			return append(base(host, port), "-n", "-c", strconv.Itoa(connections), "-T", strconv.Itoa(int(d/time.Second)), "postgres")
-		})
-}
-
-// Wrk runs wrk for a time against "/" over a number of kept connections.
-func Wrk(ctx context.Context, start func(Command) (Process, error), address string, d time.Duration, connections int) (Load, error) {
-	return load(ctx, start, "wrk", "wrk", address, `Requests/sec:\s+([0-9.]+)`, `(?m)^\s*(Socket errors.*|Non-2xx.*)$`,
-		func(host, port string) []string {
-			return []string{"-t", "1", "-c", strconv.Itoa(connections), "-d", strconv.FormatFloat(d.Seconds(), 'f', 0, 64) + "s", "http://" + net.JoinHostPort(host, port) + "/"}
-		})
-}
-
-// load runs a client to its end and reads its figures: without a rate it has failed.
-func load(ctx context.Context, start func(Command) (Process, error), name, pkg, address, rate, failed string, args func(host, port string) []string) (Load, error) {
-	path, err := program(name, pkg, postgresBin+name)
+// freePort asks the kernel for a port that nobody has.
+func freePort(listen func(network, address string) (net.Listener, error), host string) (int, error) {
+	l, err := listen("tcp", net.JoinHostPort(host, "0"))
 	if err != nil {
-		return Load{}, err
+		return 0, fmt.Errorf("programs: looking for a free port: %w", err)
 	}
-	host, port, err := net.SplitHostPort(address)
-	if err != nil {
-		return Load{}, fmt.Errorf("traffic: %s: %w", name, err)
-	}
-	if start == nil {
-		start = startHere
-	}
-	p, err := start(Command{Argv: append([]string{path}, args(host, port)...)})
-	if err != nil {
-		return Load{}, fmt.Errorf("traffic: starting %s: %w", name, err)
-	}
-	out, err := finish(ctx, p, name)
-	l := Load{Output: out}
-	if err != nil {
-		return l, err
-	}
-	if failed != "" {
-		l.Failed = len(regexp.MustCompile(failed).FindAllString(out, -1))
-	}
-	m := regexp.MustCompile(rate).FindStringSubmatch(out)
-	if m == nil {
-		return l, fmt.Errorf("traffic: %s against %s gives no figures: %s", name, address, tail(out))
-	}
-	l.Rate, err = strconv.ParseFloat(m[1], 64)
-	if err != nil {
-		return l, fmt.Errorf("traffic: %s: %w", name, err)
-	}
-	return l, nil
+	defer l.Close()
+	return l.Addr().(*net.TCPAddr).Port, nil
 }

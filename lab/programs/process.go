@@ -1,13 +1,11 @@
 //go:build linux
 
-package traffic
+package programs
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -46,7 +44,7 @@ type MissingError struct {
 
 // Error names the program and the package.
 func (e *MissingError) Error() string {
-	return fmt.Sprintf("traffic: %s is not installed: apt-get install %s", e.Program, e.Package)
+	return fmt.Sprintf("programs: %s is not installed: apt-get install %s", e.Program, e.Package)
 }
 
 // Is makes a MissingError an exec.ErrNotFound.
@@ -152,7 +150,7 @@ func finish(ctx context.Context, p Process, what string) (string, error) {
 			return p.Output(), err
 		}
 		<-p.Done()
-		return p.Output(), fmt.Errorf("traffic: %s did not end: %w; it said: %s", what, ctx.Err(), tail(p.Output()))
+		return p.Output(), fmt.Errorf("programs: %s did not end: %w; it said: %s", what, ctx.Err(), tail(p.Output()))
 	}
 	return p.Output(), nil
 }
@@ -161,60 +159,4 @@ func finish(ctx context.Context, p Process, what string) (string, error) {
 func tail(s string) string {
 	s = strings.TrimSpace(s)
 	return s[max(0, len(s)-600):]
-}
-
-// awaitServer calls probe until it succeeds, the process has ended or ctx is over.
-func awaitServer(ctx context.Context, p Process, what string, probe func(context.Context) error) error {
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		try, cancel := context.WithTimeout(ctx, time.Second)
-		err := probe(try)
-		cancel()
-		if err == nil {
-			return nil
-		}
-		select {
-		case <-tick.C:
-		case <-p.Done():
-			return fmt.Errorf("traffic: %s ended before it was ready; it said: %s", what, tail(p.Output()))
-		case <-ctx.Done():
-			return fmt.Errorf("traffic: %s is not ready: %w (%w); it said: %s", what, ctx.Err(), err, tail(p.Output()))
-		}
-	}
-}
-
-// say sends something and demands an answer that begins with want.
-func say(ctx context.Context, dial DialFunc, address string, send []byte, want string) error {
-	c, err := dial(ctx, "tcp", address)
-	if err != nil {
-		return err
-	}
-	defer c.Close()
-	defer context.AfterFunc(ctx, func() { _ = c.SetDeadline(longAgo) })()
-	if _, err := c.Write(send); err != nil {
-		return err
-	}
-	got := make([]byte, len(want))
-	for n := 0; n < len(got); {
-		k, err := c.Read(got[n:])
-		n += k
-		if err != nil && n < len(got) {
-			return err
-		}
-	}
-	if !bytes.Equal(got, []byte(want)) {
-		return fmt.Errorf("it answers %q, not %q", got, want)
-	}
-	return nil
-}
-
-// freePort asks the kernel for a port that nobody has.
-func freePort(listen ListenFunc, host string) (int, error) {
-	l, err := listen("tcp", net.JoinHostPort(host, "0"))
-	if err != nil {
-		return 0, fmt.Errorf("traffic: looking for a free port: %w", err)
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port, nil
 }

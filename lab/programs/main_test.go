@@ -1,0 +1,22 @@
+//go:build linux
+
+package programs
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// bounded is a context for one test: a hang is a failure with a name.
+func bounded(t *testing.T) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeoutCause(t.Context(), 20*time.Second, errors.New("the test took too long"))
+	t.Cleanup(cancel)
+	return ctx
+}
