@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/holdfast-net/holdfast/internal/probe"
 	"github.com/holdfast-net/holdfast/internal/sys"
 )
 
@@ -93,15 +94,11 @@ func fileLimit() int {
 	return int(min(hard, 1<<20))
 }
 
-// findProgram looks for a program also where Debian keeps servers, which an
-// unprivileged user's PATH does not have.
+// findProgram finds a program and asks it for its version.
 func findProgram(name, pkg string, versionFlag string) (path, version string, err error) {
-	path, err = exec.LookPath(name)
+	path, err = probe.Program(name, pkg)
 	if err != nil {
-		path, err = exec.LookPath(filepath.Join("/usr/sbin", name))
-	}
-	if err != nil {
-		return "", "", fmt.Errorf("%s is not installed (Debian package %s)", name, pkg)
+		return "", "", err
 	}
 	out, err := exec.Command(path, versionFlag).CombinedOutput()
 	if err != nil {

@@ -10,12 +10,12 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"sync"
 	"time"
 
+	"github.com/holdfast-net/holdfast/internal/probe"
 	"github.com/holdfast-net/holdfast/lab"
 	"github.com/holdfast-net/holdfast/lab/traffic"
 )
@@ -69,7 +69,7 @@ func kills(ctx context.Context, e *Env) (*Verdict, error) {
 		return nil, err
 	}
 	v := s.sum(killLanes*rounds + 2*deaths)
-	if haproxy := haproxyProgram(); e.Without && haproxy != "" && !(e.Short && e.Family == lab.IPv6) {
+	if haproxy, err := probe.Program("haproxy", "haproxy"); e.Without && err == nil && !(e.Short && e.Family == lab.IPv6) {
 		e.Say("the same kills of backends without Holdfast: behind HAProxy")
 		few := 3
 		if e.Short {
@@ -295,16 +295,6 @@ func (s *slaughter) relayOf(ctx context.Context, n int, args ...string) (string,
 	}
 	_, err := node.Start(lab.Command{Argv: []string{s.haproxy, "-db", "-f", file}})
 	return at.String(), err // begin waits for it
-}
-
-// haproxyProgram finds HAProxy; empty: it is not installed.
-func haproxyProgram() string {
-	for _, name := range []string{"haproxy", "/usr/sbin/haproxy"} {
-		if program, err := exec.LookPath(name); err == nil {
-			return program
-		}
-	}
-	return ""
 }
 
 // judge judges the clients of a round whose server had fate, by the server's

@@ -7,11 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"time"
 
+	"github.com/holdfast-net/holdfast/internal/probe"
 	"github.com/holdfast-net/holdfast/lab"
 	"github.com/holdfast-net/holdfast/lab/traffic"
 )
@@ -32,12 +32,9 @@ type baseline struct {
 // that Debian ships it with, and the same check. It is nil if HAProxy is not
 // installed.
 func (e *Env) behindHAProxy(ctx context.Context) (_ *baseline, err error) {
-	program, err := exec.LookPath("haproxy")
+	program, err := probe.Program("haproxy", "haproxy")
 	if err != nil {
-		program = "/usr/sbin/haproxy"
-		if _, err := os.Stat(program); err != nil {
-			return nil, nil //nolint:nilnil // not installed: there is nothing to compare with
-		}
+		return nil, nil //nolint:nilnil // not installed: there is nothing to compare with
 	}
 	e.Say("the same without Holdfast: HAProxy with its default settings and the same check")
 	t, err := lab.OneArm(lab.Size{Clients: 2, Nodes: 1, Backends: 3})

@@ -12,6 +12,6 @@
 // caller's function starts them: on a host of a lab, what its Start, Dial and
 // Listen do.
 //
-// A program that is not installed is a [MissingError], by which a test says why
-// it is left out.
+// A program that is not installed is an error that is exec.ErrNotFound and names
+// the Debian package: a test says by it why it is left out.
 package programs

@@ -9,6 +9,8 @@ import (
 	"regexp"
 	"strconv"
 	"time"
+
+	"github.com/holdfast-net/holdfast/internal/probe"
 )
 
 // Load is a real client's run against a server.
@@ -55,9 +57,9 @@ func Wrk(ctx context.Context, start func(Command) (Process, error), address stri
 
 // load runs a client to its end and reads its figures: without a rate it has failed.
 func load(ctx context.Context, start func(Command) (Process, error), name, pkg, address, rate, failed string, args func(host, port string) []string) (Load, error) {
-	path, err := program(name, pkg, postgresBin+name)
+	path, err := probe.Program(name, pkg, postgresBin+name)
 	if err != nil {
-		return Load{}, err
+		return Load{}, fmt.Errorf("programs: %w", err)
 	}
 	host, port, err := net.SplitHostPort(address)
 	if err != nil {

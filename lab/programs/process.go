@@ -8,9 +8,6 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
-	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -34,48 +31,6 @@ type Process interface {
 
 	// Signal sends a signal to the process and what it has started.
 	Signal(sig syscall.Signal) (time.Time, error)
-}
-
-// MissingError says that a program is not installed.
-type MissingError struct {
-	Program string // as "redis-server"
-	Package string // the Debian package that has it
-}
-
-// Error names the program and the package.
-func (e *MissingError) Error() string {
-	return fmt.Sprintf("programs: %s is not installed: apt-get install %s", e.Program, e.Package)
-}
-
-// Is makes a MissingError an exec.ErrNotFound.
-func (e *MissingError) Is(target error) bool { return target == exec.ErrNotFound }
-
-// program finds a program in PATH or in the directories where Debian hides it.
-func program(name, pkg string, hidden ...string) (string, error) {
-	if path, err := exec.LookPath(name); err == nil {
-		return path, nil
-	}
-	for _, pattern := range append(hidden, "/usr/sbin/"+name) {
-		paths, _ := filepath.Glob(pattern)
-		slices.SortFunc(paths, func(a, b string) int { // the newest version last
-			return slices.Compare(numbers(a), numbers(b))
-		})
-		for _, path := range slices.Backward(paths) {
-			if path, err := exec.LookPath(path); err == nil {
-				return path, nil
-			}
-		}
-	}
-	return "", &MissingError{Program: name, Package: pkg}
-}
-
-// numbers returns the numbers in a path, so that version 15 comes after 9.
-func numbers(path string) (n []int) {
-	for f := range strings.FieldsFuncSeq(path, func(r rune) bool { return r < '0' || r > '9' }) {
-		v, _ := strconv.Atoi(f)
-		n = append(n, v)
-	}
-	return n
 }
 
 // child is a Process of this process.

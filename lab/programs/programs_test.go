@@ -48,7 +48,7 @@ func TestPrograms(t *testing.T) {
 			t.Run(fmt.Sprintf("%s/%s", tc.name, host), func(t *testing.T) {
 				ctx := bounded(t)
 				p, err := tc.start(ctx, Options{Dir: openDir(t), Host: host})
-				if _, missing := errors.AsType[*MissingError](err); missing {
+				if errors.Is(err, exec.ErrNotFound) {
 					t.Skip(err)
 				}
 				if err != nil {
@@ -89,9 +89,8 @@ func TestProgramErrors(t *testing.T) {
 	if _, err := StartRedis(ctx, Options{Dir: t.TempDir(), Port: port}); err == nil || !strings.Contains(err.Error(), "in use") {
 		t.Errorf("port in use: %v", err)
 	}
-	_, err = program("no-such-program", "some-package")
-	missing, ok := errors.AsType[*MissingError](err)
-	if !ok || missing.Package != "some-package" || !errors.Is(err, exec.ErrNotFound) {
-		t.Error(err)
+	t.Setenv("PATH", t.TempDir())
+	if _, err := RedisBenchmark(ctx, nil, l.Addr().String(), 1, 1); !errors.Is(err, exec.ErrNotFound) || !strings.Contains(err.Error(), "redis-tools") {
+		t.Errorf("not installed: %v", err)
 	}
 }

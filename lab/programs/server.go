@@ -16,6 +16,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/holdfast-net/holdfast/internal/probe"
 	"github.com/holdfast-net/holdfast/internal/sys"
 )
 
@@ -114,9 +115,9 @@ func (o *Options) launch(ctx context.Context, name string, c Command, stop sysca
 // StartRedis starts a redis-server that keeps nothing on disk. ctx bounds the
 // start, not the server's life.
 func StartRedis(ctx context.Context, o Options) (*Server, error) {
-	path, err := program("redis-server", "redis-server")
+	path, err := probe.Program("redis-server", "redis-server")
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("programs: %w", err)
 	}
 	if err := o.fill(); err != nil {
 		return nil, err
@@ -135,9 +136,9 @@ func StartRedis(ctx context.Context, o Options) (*Server, error) {
 // StartNginx starts an nginx with one worker that serves "/" with 9 bytes from
 // memory, and Dir/www below "/files/".
 func StartNginx(ctx context.Context, o Options) (*Server, error) {
-	path, err := program("nginx", "nginx")
+	path, err := probe.Program("nginx", "nginx")
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("programs: %w", err)
 	}
 	if err := o.fill(); err != nil {
 		return nil, err
@@ -175,13 +176,13 @@ const postgresBin = "/usr/lib/postgresql/*/bin/"
 // disk. Started by root it runs as the user postgres, because it refuses root:
 // the way to Dir must be open to that user.
 func StartPostgres(ctx context.Context, o Options) (*Server, error) {
-	initdb, err := program("initdb", "postgresql-15", postgresBin+"initdb")
+	initdb, err := probe.Program("initdb", "postgresql-15", postgresBin+"initdb")
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("programs: %w", err)
 	}
-	server, err := program("postgres", "postgresql-15", postgresBin+"postgres")
+	server, err := probe.Program("postgres", "postgresql-15", postgresBin+"postgres")
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("programs: %w", err)
 	}
 	if err := o.fill(); err != nil {
 		return nil, err
