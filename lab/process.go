@@ -11,11 +11,11 @@ import (
 	"os"
 	"os/exec"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
 
 	"github.com/holdfast-net/holdfast/internal/sys"
+	"github.com/holdfast-net/holdfast/internal/tail"
 )
 
 // Command describes a program to run in a host.
@@ -35,16 +35,13 @@ type Command struct {
 	Stdout io.Writer
 }
 
-// outputSize is how much of a process's output is kept, its end: 64 kB.
-const outputSize = 64 << 10
-
 // Process is a program running in a host, in a process group of its own. It
 // ends with the lab at the latest.
 type Process struct {
 	host *Host
 	cmd  *exec.Cmd
 	name string
-	out  ring
+	out  tail.Buffer
 	done chan struct{}
 	err  error // of Wait; read after done
 }
@@ -55,7 +52,6 @@ func (h *Host) Start(c Command) (*Process, error) {
 		return nil, fmt.Errorf("lab: start in %s: Command.Argv is empty", h.spec.Name)
 	}
 	p := &Process{host: h, name: c.Argv[0], done: make(chan struct{})}
-	p.out.changed = make(chan struct{})
 	p.cmd = exec.Command(c.Argv[0], c.Argv[1:]...)
 	p.cmd.Env = append(append(os.Environ(), c.Env...), ownerVariable+"="+owner())
 	p.cmd.Dir, p.cmd.Stdin = c.Dir, c.Stdin
@@ -92,7 +88,7 @@ func (p *Process) wait() {
 		err = nil
 	}
 	if err != nil {
-		p.err = fmt.Errorf("lab: %s in %s: %w%s", p.name, p.host.spec.Name, err, p.out.tail())
+		p.err = fmt.Errorf("lab: %s in %s: %w%s", p.name, p.host.spec.Name, err, p.said())
 	}
 	p.host.mu.Lock()
 	delete(p.host.processes, p)
@@ -144,7 +140,7 @@ func (p *Process) Output() string { return p.out.String() }
 // it is ready. It is an error if the process ends first.
 func (p *Process) Await(ctx context.Context, text string) error {
 	for {
-		changed := p.out.next()
+		changed := p.out.Changed()
 		if strings.Contains(p.out.String(), text) {
 			return nil
 		}
@@ -154,9 +150,9 @@ func (p *Process) Await(ctx context.Context, text string) error {
 			if strings.Contains(p.out.String(), text) {
 				return nil
 			}
-			return fmt.Errorf("lab: %s in %s ended before it said %q%s", p.name, p.host.spec.Name, text, p.out.tail())
+			return fmt.Errorf("lab: %s in %s ended before it said %q%s", p.name, p.host.spec.Name, text, p.said())
 		case <-ctx.Done():
-			return fmt.Errorf("lab: %s in %s has not said %q: %w%s", p.name, p.host.spec.Name, text, ctx.Err(), p.out.tail())
+			return fmt.Errorf("lab: %s in %s has not said %q: %w%s", p.name, p.host.spec.Name, text, ctx.Err(), p.said())
 		}
 	}
 }
@@ -187,40 +183,9 @@ func (p *Process) Signal(sig syscall.Signal) (time.Time, error) {
 	return at, nil
 }
 
-// ring keeps the end of what is written to it.
-type ring struct {
-	mu      sync.Mutex
-	buf     []byte
-	changed chan struct{} // closed at the next write
-}
-
-func (r *ring) Write(b []byte) (int, error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.buf = append(r.buf, b...)
-	if over := len(r.buf) - outputSize; over > 0 {
-		r.buf = append(r.buf[:0], r.buf[over:]...)
-	}
-	close(r.changed)
-	r.changed = make(chan struct{})
-	return len(b), nil
-}
-
-func (r *ring) next() <-chan struct{} {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.changed
-}
-
-func (r *ring) String() string {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return string(r.buf)
-}
-
-// tail is the end of the output in a form that continues an error message.
-func (r *ring) tail() string {
-	s := strings.TrimSpace(r.String())
+// said is the end of the output in a form that continues an error message.
+func (p *Process) said() string {
+	s := strings.TrimSpace(p.Output())
 	if s == "" {
 		return ""
 	}

@@ -12,6 +12,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/holdfast-net/holdfast/internal/tail"
 )
 
 func one(t *testing.T) *Host {
@@ -72,8 +74,8 @@ func TestAwaitAndOutput(t *testing.T) {
 	if err := p.Await(bounded(t), "ready"); err != nil {
 		t.Fatal(err)
 	}
-	if n := len(p.Output()); n != outputSize {
-		t.Errorf("%d bytes of output are kept, want %d", n, outputSize)
+	if n := len(p.Output()); n != tail.Size {
+		t.Errorf("%d bytes of output are kept, want %d", n, tail.Size)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 	defer cancel()

@@ -82,7 +82,7 @@ func load(ctx context.Context, start func(Command) (Process, error), name, pkg, 
 	}
 	m := regexp.MustCompile(rate).FindStringSubmatch(out)
 	if m == nil {
-		return l, fmt.Errorf("programs: %s against %s gives no figures: %s", name, address, tail(out))
+		return l, fmt.Errorf("programs: %s against %s gives no figures: %s", name, address, said(p))
 	}
 	l.Rate, err = strconv.ParseFloat(m[1], 64)
 	if err != nil {

@@ -9,11 +9,11 @@ import (
 	"os"
 	"os/exec"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
 
 	"github.com/holdfast-net/holdfast/internal/sys"
+	"github.com/holdfast-net/holdfast/internal/tail"
 )
 
 // Command is a program to run.
@@ -36,18 +36,14 @@ type Process interface {
 // child is a Process of this process.
 type child struct {
 	cmd  *exec.Cmd
+	out  tail.Buffer
 	done chan struct{}
-
-	mu  sync.Mutex
-	out []byte
 }
-
-const outputKept = 64 << 10
 
 // startHere starts a program beside this one, in its namespaces.
 func startHere(c Command) (Process, error) {
 	p := &child{cmd: exec.Command(c.Argv[0], c.Argv[1:]...), done: make(chan struct{})}
-	p.cmd.Dir, p.cmd.Stdout, p.cmd.Stderr = c.Dir, p, p
+	p.cmd.Dir, p.cmd.Stdout, p.cmd.Stderr = c.Dir, &p.out, &p.out
 	p.cmd.WaitDelay = time.Second // its children may keep the output open
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if c.User != "" {
@@ -67,24 +63,9 @@ func startHere(c Command) (Process, error) {
 	return p, nil
 }
 
-func (p *child) Write(b []byte) (int, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.out = append(p.out, b...)
-	if over := len(p.out) - outputKept; over > 0 {
-		p.out = append(p.out[:0], p.out[over:]...)
-	}
-	return len(b), nil
-}
-
 func (p *child) PID() int              { return p.cmd.Process.Pid }
 func (p *child) Done() <-chan struct{} { return p.done }
-
-func (p *child) Output() string {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return string(p.out)
-}
+func (p *child) Output() string        { return p.out.String() }
 
 func (p *child) Signal(sig syscall.Signal) (time.Time, error) {
 	at := time.Now()
@@ -105,13 +86,13 @@ func finish(ctx context.Context, p Process, what string) (string, error) {
 			return p.Output(), err
 		}
 		<-p.Done()
-		return p.Output(), fmt.Errorf("programs: %s did not end: %w; it said: %s", what, ctx.Err(), tail(p.Output()))
+		return p.Output(), fmt.Errorf("programs: %s did not end: %w; it said: %s", what, ctx.Err(), said(p))
 	}
 	return p.Output(), nil
 }
 
-// tail is the end of an output, for an error.
-func tail(s string) string {
-	s = strings.TrimSpace(s)
+// said is the end of what a program said, for an error.
+func said(p Process) string {
+	s := strings.TrimSpace(p.Output())
 	return s[max(0, len(s)-600):]
 }

@@ -207,12 +207,11 @@ func StartPostgres(ctx context.Context, o Options) (*Server, error) {
 		if err != nil {
 			return nil, fmt.Errorf("programs: starting initdb: %w", err)
 		}
-		out, err := finish(ctx, p, "initdb")
-		if err != nil {
+		if _, err := finish(ctx, p, "initdb"); err != nil {
 			return nil, err
 		}
 		if _, err := os.Stat(filepath.Join(data, "PG_VERSION")); err != nil {
-			return nil, fmt.Errorf("programs: initdb made no cluster: %s", tail(out))
+			return nil, fmt.Errorf("programs: initdb made no cluster: %s", said(p))
 		}
 		hba := "host all all 0.0.0.0/0 trust\nhost all all ::/0 trust\nlocal all all trust\n"
 		if err := os.WriteFile(filepath.Join(data, "pg_hba.conf"), []byte(hba), 0o600); err != nil {
@@ -249,13 +248,13 @@ func (o *Options) write(name, text string) (path string, err error) {
 	return path, nil
 }
 
-// awaitServer calls probe until it succeeds, the process has ended or ctx is over.
-func awaitServer(ctx context.Context, p Process, what string, probe func(context.Context) error) error {
+// awaitServer calls ready until it succeeds, the process has ended or ctx is over.
+func awaitServer(ctx context.Context, p Process, what string, ready func(context.Context) error) error {
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for {
 		try, cancel := context.WithTimeout(ctx, time.Second)
-		err := probe(try)
+		err := ready(try)
 		cancel()
 		if err == nil {
 			return nil
@@ -263,9 +262,9 @@ func awaitServer(ctx context.Context, p Process, what string, probe func(context
 		select {
 		case <-tick.C:
 		case <-p.Done():
-			return fmt.Errorf("programs: %s ended before it was ready; it said: %s", what, tail(p.Output()))
+			return fmt.Errorf("programs: %s ended before it was ready; it said: %s", what, said(p))
 		case <-ctx.Done():
-			return fmt.Errorf("programs: %s is not ready: %w (%w); it said: %s", what, ctx.Err(), err, tail(p.Output()))
+			return fmt.Errorf("programs: %s is not ready: %w (%w); it said: %s", what, ctx.Err(), err, said(p))
 		}
 	}
 }
