@@ -55,6 +55,7 @@ var packages = map[string]int{
 	"internal/bench": 31,
 	"internal/scene": 32,
 
+	"internal/journal": 40,
 	"internal/daemon":  41,
 	"internal/metrics": 42,
 	"internal/cli":     44,
@@ -82,6 +83,8 @@ var edges = []edge{
 	{"internal/daemon", "relay", "it runs the relay's services"},
 	{"internal/config", "balance", "the words for its policies"},
 	{"internal/bench", "internal/probe", "where the programs are that it is compared with"},
+	{"internal/journal", "admin", "events as everybody reads them"},
+	{"internal/journal", "relay", "the end of a connection is kept as it came, and made readable when it is read"},
 	{"internal/bench", "internal/sys", "a load generator that is no bottleneck: epoll and raw sockets"},
 	{"internal/bench", "lab", "client, proxy and backend are hosts of their own"},
 	{"internal/metrics", "admin", "a scrape is a status, in numbers"},
