@@ -8,6 +8,7 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/holdfast-net/holdfast/internal/netns"
 	"github.com/holdfast-net/holdfast/internal/sys"
 )
 
@@ -35,7 +36,7 @@ func Laboratory() []Result {
 		caps.result("CAP_SYS_ADMIN", capSysAdmin, "making network namespaces", "run as root"),
 		caps.result("CAP_NET_ADMIN", capNetAdmin, "setting up their networks", "run as root"),
 		caps.result("CAP_NET_RAW", capNetRaw, "reading packets in them", "run as root"),
-		netNamespaces(sys.TryNetNamespace()),
+		netNamespaces(tryNetNamespace()),
 		tunDevice(os.OpenFile("/dev/net/tun", os.O_RDWR, 0)),
 	}
 }
@@ -101,6 +102,15 @@ func (c capabilitySet) result(name string, bit int, needed, remedy string) Resul
 		r.Remedy = remedy
 	}
 	return r
+}
+
+// tryNetNamespace makes a network namespace, of which nothing is left.
+func tryNetNamespace() error {
+	ns, err := netns.New()
+	if err != nil {
+		return err
+	}
+	return ns.Close()
 }
 
 func netNamespaces(err error) Result {
