@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 )
 
 // Limits of what a Pool takes.
@@ -99,10 +100,10 @@ func (b *backend) admits(tried []string) (usable, open bool) {
 // New makes a pool. All backends start Up: who knows better says so with
 // SetState. A pool without backends is valid; Pick returns ErrNoBackend.
 func New(policy Policy, backends ...Backend) (*Pool, error) {
-	if policy > SourceHash {
-		return nil, fmt.Errorf("balance: unknown policy %d", policy)
+	p := &Pool{byName: make(map[string]*backend), gone: make(map[string]*backend)}
+	if err := p.SetPolicy(policy); err != nil {
+		return nil, err
 	}
-	p := &Pool{policy: policy, byName: make(map[string]*backend), gone: make(map[string]*backend)}
 	for _, b := range backends {
 		if _, ok := p.byName[b.Name]; ok {
 			return nil, fmt.Errorf("balance: two backends are named %q", b.Name)
@@ -195,6 +196,18 @@ func (p *Pool) Set(spec Backend) error {
 	return nil
 }
 
+// SetPolicy changes how the pool chooses from now on. Counts and states stay.
+func (p *Pool) SetPolicy(policy Policy) error {
+	if policy > SourceHash {
+		return fmt.Errorf("balance: unknown policy %d", policy)
+	}
+	if policy != p.policy {
+		p.policy = policy
+		p.sharesChanged() // what round-robin owes goes, and a table that nobody asks any more
+	}
+	return nil
+}
+
 // SetState records what is known about a backend: Up or Down. There is no
 // setting Drain: that is a weight of zero. The error is ErrUnknown for a name
 // the pool does not have.
@@ -231,16 +244,31 @@ func (p *Pool) Remove(name string) error {
 func (p *Pool) Statuses() []Status {
 	statuses := make([]Status, len(p.backends))
 	for i, b := range p.backends {
-		state := Up
-		switch {
-		case b.down:
-			state = Down
-		case b.Weight == 0:
-			state = Drain
-		}
-		statuses[i] = Status{Name: b.Name, State: state, Weight: b.Weight, Backup: b.Backup, Active: b.active, Total: b.total}
+		statuses[i] = b.status()
 	}
 	return statuses
+}
+
+// Removed returns the backends that were removed and still have picks to
+// release, by name.
+func (p *Pool) Removed() []Status {
+	statuses := make([]Status, 0, len(p.gone))
+	for _, b := range p.gone {
+		statuses = append(statuses, b.status())
+	}
+	slices.SortFunc(statuses, func(a, b Status) int { return strings.Compare(a.Name, b.Name) })
+	return statuses
+}
+
+func (b *backend) status() Status {
+	state := Up
+	switch {
+	case b.down:
+		state = Down
+	case b.Weight == 0:
+		state = Drain
+	}
+	return Status{Name: b.Name, State: state, Weight: b.Weight, Backup: b.Backup, Active: b.active, Total: b.total}
 }
 
 // sharesChanged forgets what was worked out from the old weights. The

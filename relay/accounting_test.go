@@ -94,7 +94,7 @@ func (g *rig) audit(t *testing.T, what string) {
 	g.ask(func(l *loop) {
 		mu.Lock()
 		defer mu.Unlock()
-		for _, p := range l.pairs {
+		for _, p := range pairsOf(l) {
 			if p.stage == stageOpen {
 				n++
 				err = errors.Join(err, audit(p))
@@ -166,7 +166,7 @@ func TestAccountOfHeldBytes(t *testing.T) {
 			awaitHeld(t, g)
 			g.audit(t, fmt.Sprintf("%d of %d bytes taken", take, size))
 			g.ask(func(l *loop) {
-				p := l.pairs[0]
+				p := l.pairs.first
 				if held := p.in.read - p.in.written; held != size-uint64(take) {
 					t.Errorf("%d bytes are held, want %d", held, size-take)
 				}
@@ -194,7 +194,7 @@ func awaitHeld(t *testing.T, g *rig) {
 	for range 10_000 {
 		var held atomic.Bool
 		g.ask(func(l *loop) {
-			if len(l.pairs) == 1 && l.pairs[0].in.held() {
+			if list := pairsOf(l); len(list) == 1 && list[0].in.held() {
 				held.Store(true)
 			}
 		})
@@ -369,7 +369,8 @@ func crashChild(t *testing.T) {
 		p := &pair{loop: l, service: s, id: 1, entry: entry, in: flow{slot: noSlot}, out: flow{slot: noSlot}, timer: noTimer, target: s.targets["b"]}
 		p.client = leg{pair: p, fd: 3, side: ByClient, tcp: true}
 		p.backend = leg{pair: p, fd: 4, side: ByBackend, tcp: true}
-		l.pairs = append(l.pairs, p)
+		l.pairs.add(p)
+		s.pairs[l.number].add(p)
 		l.watch(&p.client)
 		l.watch(&p.backend)
 		p.opened()

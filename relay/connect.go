@@ -37,13 +37,14 @@ func (l *loop) admit(s *Service, fd int, from netip.AddrPort) {
 		return
 	}
 	p := &pair{
-		loop: l, service: s, id: id, entry: entry, place: len(l.pairs), from: from,
+		loop: l, service: s, id: id, entry: entry, from: from,
 		in: flow{slot: noSlot}, out: flow{slot: noSlot}, timer: noTimer,
 		began: time.Now(), moved: l.now,
 	}
 	p.client = leg{pair: p, fd: fd, side: ByClient, tcp: from.IsValid()}
 	p.backend = leg{pair: p, fd: -1, side: ByBackend}
-	l.pairs = append(l.pairs, p)
+	l.pairs.add(p)
+	s.pairs[l.number].add(p)
 	if errno := l.watch(&p.client); errno != 0 {
 		p.reset(CauseResources, ByRelay, "epoll_ctl: "+errno.Error())
 		return
@@ -71,7 +72,7 @@ func (p *pair) attempt() {
 		p.target = t
 		p.attempts++
 		p.dialed = p.loop.now
-		p.at(&p.connectBy, p.loop.now+int64(p.service.options.ConnectTimeout))
+		p.at(&p.connectBy, p.loop.now+int64(p.service.options.Load().ConnectTimeout))
 		if p.dial() {
 			return
 		}
@@ -86,6 +87,9 @@ func (p *pair) dial() bool {
 	fd, errno := sys.Socket(addr.ip.Addr())
 	p.loop.relay.descriptors.RUnlock()
 	if errno != 0 {
+		if errno == syscall.EMFILE || errno == syscall.ENFILE {
+			p.loop.relay.gate.byDescriptors.Add(1)
+		}
 		p.reset(CauseResources, ByRelay, "socket: "+errno.Error())
 		return true
 	}

@@ -41,10 +41,10 @@ func (p *pair) tick() {
 		p.check()
 	}
 	if due(&p.idleAt) {
-		p.expireIdle(&p.idleAt, p.service.options.IdleTimeout, CauseIdle)
+		p.expireIdle(&p.idleAt, p.service.options.Load().IdleTimeout, CauseIdle)
 	}
 	if due(&p.drainIdle) {
-		p.expireIdle(&p.drainIdle, p.service.options.Drain.Idle, CauseDrained)
+		p.expireIdle(&p.drainIdle, p.service.options.Load().Drain.Idle, CauseDrained)
 	}
 	if due(&p.drainBy) {
 		p.reset(CauseDrained, ByRelay, "drain timeout")
@@ -63,8 +63,11 @@ func (p *pair) tick() {
 }
 
 // expireIdle resets a connection that has been idle for limit, or looks again
-// when it would have been.
+// when it would have been. A limit of 0 is one that was lifted meanwhile.
 func (p *pair) expireIdle(deadline *int64, limit time.Duration, cause Cause) {
+	if limit == 0 {
+		return
+	}
 	if p.loop.now-p.moved >= int64(limit) {
 		p.reset(cause, ByRelay, "idle for "+limit.String())
 		return
@@ -74,7 +77,7 @@ func (p *pair) expireIdle(deadline *int64, limit time.Duration, cause Cause) {
 
 // startWatching sets the deadlines that an established connection lives under.
 func (p *pair) startWatching() {
-	o := &p.service.options
+	o := p.service.options.Load()
 	if o.DeadPeerTimeout > 0 && (p.client.tcp || p.backend.tcp) {
 		p.at(&p.checkAt, p.loop.now+int64(probeInterval(o.DeadPeerTimeout)))
 	}
@@ -86,19 +89,76 @@ func (p *pair) startWatching() {
 	}
 }
 
-// drain puts the connection under the bounds of Drain.
-func (p *pair) drain() {
-	d := p.service.options.Drain
-	if d.Timeout > 0 && p.drainBy == 0 {
-		p.at(&p.drainBy, p.loop.now+int64(d.Timeout))
+// adopt has a connection that was made under the old options live under those
+// of now. A bound that is exceeded already ends it here.
+func (p *pair) adopt(old, now *ServiceOptions) {
+	if p.stage == stageConnecting {
+		if p.connectBy != 0 && now.ConnectTimeout != old.ConnectTimeout {
+			p.at(&p.connectBy, p.dialed+int64(now.ConnectTimeout))
+		}
+		return
 	}
-	if d.Idle > 0 && p.drainIdle == 0 {
-		p.at(&p.drainIdle, p.moved+int64(d.Idle))
+	if now.DeadPeerTimeout != old.DeadPeerTimeout && (p.client.tcp || p.backend.tcp) {
+		p.checkAt = p.loop.now
+		p.client.probed, p.backend.probed = false, false // the kernel is to ask at other intervals
+		if now.DeadPeerTimeout < 0 {
+			p.checkAt, p.stuckAt = 0, 0
+			p.client.stopProbing()
+			p.backend.stopProbing()
+		}
+	}
+	if now.IdleTimeout != old.IdleTimeout {
+		if p.idleAt = 0; now.IdleTimeout > 0 {
+			p.at(&p.idleAt, p.moved+int64(now.IdleTimeout))
+		}
+	}
+	if now.OnBackendLost != old.OnBackendLost {
+		p.adoptLost(now.OnBackendLost)
+	}
+	if p.stage == stageOpen {
+		p.bound()
+		p.tick()
 	}
 }
 
-// undrain lifts the bounds of Drain.
-func (p *pair) undrain() { p.drainBy, p.drainIdle = 0, 0 }
+// adoptLost applies another policy to a connection whose backend is marked down.
+func (p *pair) adoptLost(policy LostPolicy) {
+	switch {
+	case policy == LostDrain:
+		p.lost, p.lostAt = nil, 0
+	case p.lost == nil:
+		if down := p.service.down(p.target); down != nil {
+			p.backendLost(down.since, down.why)
+		}
+	}
+}
+
+// bound puts the connection under the bounds of Drain as they are now, or lifts
+// them, as the state of its backend and service asks.
+func (p *pair) bound() {
+	if p.lost != nil || p.service.isDraining(p.target) {
+		p.drain()
+	} else {
+		p.drainFrom, p.drainBy, p.drainIdle = 0, 0, 0
+	}
+}
+
+// drain sets the bounds of Drain, which count from when this was first called.
+func (p *pair) drain() {
+	d := p.service.options.Load().Drain
+	if p.drainFrom == 0 {
+		p.drainFrom = p.loop.now
+	}
+	p.drainBy, p.drainIdle = 0, 0
+	if d.Timeout > 0 {
+		p.at(&p.drainBy, p.drainFrom+int64(d.Timeout))
+	}
+	// A connection to a lost backend that only delivers what is left has until
+	// the timeout, however slowly its client reads.
+	if d.Idle > 0 && (p.lost == nil || p.lostAt != 0) {
+		p.at(&p.drainIdle, p.moved+int64(d.Idle))
+	}
+}
 
 // probeInterval is the time between two probes of a quiet peer: whole seconds,
 // as tcp(7) counts, and at least six of them within the bound.
@@ -117,7 +177,10 @@ func probeInterval(bound time.Duration) time.Duration {
 // ever. TCP_USER_TIMEOUT is not set: it also kills a reader that has paused for
 // the time but answers every probe (docs/decisions/0003).
 func (p *pair) check() {
-	bound := p.service.options.DeadPeerTimeout
+	bound := p.service.options.Load().DeadPeerTimeout
+	if bound < 0 {
+		return // it was lifted meanwhile
+	}
 	wait := bound
 	for _, g := range [...]*leg{&p.client, &p.backend} {
 		if !g.tcp || g.fd < 0 {
@@ -159,6 +222,12 @@ func (g *leg) startProbing(bound time.Duration) {
 	// The count makes the kernel a second judge, one that never comes first.
 	_ = sys.SetKeepalive(g.fd, interval, int(bound/interval)+2)
 	_ = sys.SetMaxRTO(g.fd, interval)
+}
+
+func (g *leg) stopProbing() {
+	if g.tcp && g.fd >= 0 {
+		_ = sys.StopKeepalive(g.fd)
+	}
 }
 
 // stuck ends a connection whose one side is gone by RST while the other has
@@ -207,9 +276,7 @@ func (p *pair) backendLost(since time.Time, why string) {
 	p.lost = &lost{why: why, quiet: int64(max(ago, minQuiet))}
 	if p.delivering() {
 		// The backend has said all it had to say; it is the client that reads.
-		if d := p.service.options.Drain.Timeout; d > 0 {
-			p.at(&p.drainBy, p.loop.now+int64(d))
-		}
+		p.drain()
 		return
 	}
 	alive := time.Duration(p.loop.now-p.moved) < ago
@@ -227,7 +294,7 @@ func (p *pair) backendLost(since time.Time, why string) {
 		return
 	}
 	p.at(&p.lostAt, p.loop.now+p.lost.quiet)
-	p.drain()
+	p.drain() // knows lostAt
 }
 
 // delivering reports whether the backend has ended its stream and the client
@@ -264,6 +331,6 @@ func (p *pair) reviewLost() {
 func (p *pair) backendFound() {
 	if p.lost != nil {
 		p.lost, p.lostAt = nil, 0
-		p.undrain()
+		p.bound()
 	}
 }

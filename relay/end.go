@@ -42,7 +42,7 @@ const (
 	CauseBackendDown                  // the backend was marked down
 	CauseIdle                         // nothing moved for IdleTimeout
 	CauseDrained                      // the bounds of Drain ended it
-	CauseOperator                     // it was reset by ResetBackend or ResetConnection
+	CauseOperator                     // it was reset by ResetBackend or ResetConnections
 	CauseShutdown                     // the relay was closed
 	CauseNoBackend                    // no backend was up, or every one was at its limit
 	CauseUnreachable                  // every backend refused or timed out
@@ -109,11 +109,11 @@ type End struct {
 	Detail      string        // more about the cause for a person: the last error, the reason of a mark-down
 }
 
-// LogValue makes the record readable in a structured log.
+// LogValue makes the record readable in a structured log; age is in seconds.
 func (e End) LogValue() slog.Value {
 	return slog.GroupValue(
 		slog.Uint64("id", e.ID), slog.String("service", e.Service), slog.String("client", e.Client), slog.String("backend", e.Backend),
-		slog.String("cause", e.Cause.String()), slog.String("by", e.By.String()), slog.Duration("age", e.Age),
+		slog.String("cause", e.Cause.String()), slog.String("by", e.By.String()), slog.Float64("age", e.Age.Seconds()),
 		slog.Uint64("bytes_in", e.BytesIn), slog.Uint64("bytes_out", e.BytesOut), slog.Uint64("undelivered", e.Undelivered),
 		slog.String("told_client", e.ToldClient.String()), slog.String("told_backend", e.ToldBackend.String()), slog.String("detail", e.Detail),
 	)

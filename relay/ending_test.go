@@ -376,11 +376,11 @@ func TestOperator(t *testing.T) {
 		client := dial(t, s.Addrs()[0])
 		server := b.next(t)
 		pass(t, client, server, []byte("x"))
-		list := g.Connections()
+		list, _, _ := g.Connections(Filter{})
 		if len(list) != 1 || list[0].Backend != "b1" || list[0].BytesIn != 1 || list[0].State != "established" {
 			t.Fatalf("the connections are %+v", list)
 		}
-		if !g.ResetConnection(list[0].ID) || g.ResetConnection(list[0].ID) {
+		if g.ResetConnections(Filter{}, list[0].ID) != 1 || g.ResetConnections(Filter{}, list[0].ID) != 0 {
 			t.Error("a connection can be reset exactly once")
 		}
 		wantRST(t, client)

@@ -4,9 +4,7 @@ package relay
 
 import (
 	"fmt"
-	"log/slog"
 	"net/netip"
-	"os"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -42,6 +40,7 @@ var realKernel = kernel{recv: sys.Recv, send: sys.Send}
 // below is its goroutine's alone, but for what mu guards.
 type loop struct {
 	relay  *Relay
+	number int
 	kernel kernel
 	epoll  *sys.Epoll
 	waker  *sys.Waker
@@ -52,7 +51,7 @@ type loop struct {
 	gens      []uint32 // generation of each slot of legs, so that a late event meets nobody
 	freeLegs  []uint32
 	listeners []*listener
-	pairs     []*pair
+	pairs     chain
 	timers    timers
 	again     []*pair // pairs that used up their budget
 	rounds    int     // batches to serve before deadlines are judged again; see caughtUp
@@ -61,7 +60,11 @@ type loop struct {
 	pausedTo  int64
 	spare     int // a descriptor to give up when there are none left, so that a client can be refused
 	stopping  bool
-	load      atomic.Int64 // connections given to this loop
+
+	acceptLogged   int64  // when an accept that failed was last logged
+	acceptFailures uint64 // since then
+
+	load atomic.Int64 // connections given to this loop
 
 	mu       sync.Mutex
 	commands []func()
@@ -71,7 +74,7 @@ type loop struct {
 }
 
 func newLoop(r *Relay, id, entries int) (_ *loop, err error) {
-	l := &loop{relay: r, kernel: realKernel, legs: make([]*leg, 1), gens: make([]uint32, 1), spare: -1}
+	l := &loop{relay: r, number: id, kernel: realKernel, legs: make([]*leg, 1), gens: make([]uint32, 1), spare: -1}
 	defer func() {
 		if err != nil {
 			l.release()
@@ -152,8 +155,8 @@ func (l *loop) run() error {
 		l.resume()
 		l.unpause()
 	}
-	for len(l.pairs) > 0 {
-		l.pairs[len(l.pairs)-1].reset(CauseShutdown, ByRelay, "the relay was closed")
+	for l.pairs.first != nil {
+		l.pairs.first.reset(CauseShutdown, ByRelay, "the relay was closed")
 	}
 	l.mu.Lock()
 	l.done = true
@@ -299,140 +302,4 @@ func (l *loop) unwatch(g *leg) {
 	l.gens[g.index]++
 	l.freeLegs = append(l.freeLegs, g.index)
 	g.index = 0
-}
-
-// A listener is one listening socket of a service, shared by all loops.
-type listener struct {
-	service *Service
-	fd      int
-	addr    Address
-	file    os.FileInfo // of a unix socket, so that only our own is removed
-	refs    int         // loops that still watch it; guarded by service.mu
-}
-
-func (l *loop) addListener(ln *listener) {
-	index := len(l.listeners)
-	for i, old := range l.listeners {
-		if old == nil {
-			index = i
-			break
-		}
-	}
-	if index == len(l.listeners) {
-		l.listeners = append(l.listeners, nil)
-	}
-	l.listeners[index] = ln
-	if errno := l.watchListener(index, ln); errno != 0 {
-		l.relay.log.Error("cannot watch a listener", "address", ln.addr.String(), "err", os.NewSyscallError("epoll_ctl", errno))
-	}
-}
-
-func (l *loop) dropListener(ln *listener) {
-	for i, have := range l.listeners {
-		if have == ln {
-			_ = l.epoll.Delete(ln.fd) // the descriptor is valid, and in there
-			l.listeners[i] = nil
-		}
-	}
-}
-
-// accept takes what waits in a listener's queue.
-func (l *loop) accept(ln *listener) {
-	for range acceptBatch {
-		l.relay.descriptors.RLock()
-		fd, from, errno := sys.Accept(ln.fd)
-		l.relay.descriptors.RUnlock()
-		switch errno {
-		case 0:
-		case syscall.EAGAIN:
-			return
-		case syscall.EINTR, syscall.ECONNABORTED:
-			continue
-		case syscall.EMFILE, syscall.ENFILE:
-			if !l.refuseOne(ln, errno) {
-				return
-			}
-			continue
-		default:
-			l.pause(ln)
-			ln.service.warn("accept failed", slog.String("address", ln.addr.String()), slog.Any("err", os.NewSyscallError("accept4", errno)))
-			return
-		}
-		if ln.addr.IsUnix() {
-			from = netip.AddrPort{}
-		}
-		to := l.relay.leastLoaded(l)
-		to.load.Add(1)
-		ln.service.live.Add(1) // here, so that Drain sees one that is handed over
-		if to == l {
-			l.admit(ln.service, fd, from)
-		} else if !to.post(func() { to.admit(ln.service, fd, from) }) {
-			to.turnAway(ln.service, fd, from, CauseShutdown, "the relay was closed")
-		}
-	}
-}
-
-// refuseOne uses the spare descriptor to accept one client and reset it: a
-// process without descriptors refuses cleanly and does not spin.
-func (l *loop) refuseOne(ln *listener, why syscall.Errno) bool {
-	l.relay.descriptors.Lock() // no other loop may take what is free for a moment
-	defer l.relay.descriptors.Unlock()
-	if l.spare < 0 {
-		l.openSpare()
-	}
-	if l.spare < 0 {
-		l.pause(ln)
-		return false
-	}
-	sys.Close(l.spare)
-	l.spare = -1
-	fd, from, errno := sys.Accept(ln.fd)
-	if errno == 0 {
-		sys.Reset(fd)
-	}
-	l.openSpare()
-	if errno != 0 {
-		if errno != syscall.EAGAIN {
-			l.pause(ln) // somebody else in the process was faster
-		}
-		return false
-	}
-	ln.service.refused(from, CauseResources, "no descriptors left: raise the limit of open files ("+why.Error()+")")
-	return true
-}
-
-// acceptPause is how long a loop leaves a listener alone that it can accept
-// nothing from. Its clients wait in the kernel's queue.
-const acceptPause = 50 * time.Millisecond
-
-// pause stops watching a listener for a moment: level-triggered, it would come
-// up again at once, and the loop would spin.
-func (l *loop) pause(ln *listener) {
-	for i, have := range l.listeners {
-		if have == ln && l.epoll.Delete(ln.fd) == 0 {
-			l.paused = append(l.paused, i)
-			l.pausedTo = l.now + int64(acceptPause)
-		}
-	}
-}
-
-// unpause watches listeners again whose pause is over.
-func (l *loop) unpause() {
-	if len(l.paused) == 0 || l.now < l.pausedTo {
-		return
-	}
-	paused := l.paused
-	l.paused = nil
-	for _, i := range paused {
-		// Meanwhile it may be gone, or another, which is watched already.
-		if ln := l.listeners[i]; ln != nil {
-			_ = l.watchListener(i, ln)
-		}
-	}
-}
-
-// watchListener is level-triggered: what one batch leaves in the queue comes
-// up again.
-func (l *loop) watchListener(index int, ln *listener) syscall.Errno {
-	return l.epoll.Add(ln.fd, sys.EventIn|sys.EventExclusive, keyListener|uint64(index))
 }

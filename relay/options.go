@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"runtime"
+	"slices"
 	"time"
 
 	"github.com/holdfast-net/holdfast/balance"
@@ -20,8 +21,16 @@ type Options struct {
 	// 1024.
 	Loops int
 
-	// Logger receives what cannot be returned as an error; nil discards it.
+	// Logger receives what cannot be returned as an error; nil discards it. It
+	// is called on event loops too: its handler must not block.
 	Logger *slog.Logger
+
+	// MaxConnections is how many connections the relay carries at a time;
+	// clients beyond are accepted and reset, with CauseResources. 0 means what
+	// the descriptors allow: half of those that are left when New is called,
+	// less a reserve for listeners and the rest of the program (an eighth of
+	// them, at most 64).
+	MaxConnections int
 
 	// OnEnd is called once for every client connection that was accepted,
 	// when it has ended and both its sockets are closed. It runs on an event
@@ -32,6 +41,9 @@ type Options struct {
 func (o Options) check() (Options, error) {
 	if o.Loops < 0 || o.Loops > 1024 {
 		return o, fmt.Errorf("relay: Options.Loops is %d; it must be between 0 and 1024", o.Loops)
+	}
+	if o.MaxConnections < 0 {
+		return o, fmt.Errorf("relay: Options.MaxConnections is %d; it must not be negative", o.MaxConnections)
 	}
 	if o.Loops == 0 {
 		o.Loops = min(runtime.GOMAXPROCS(0), 1024)
@@ -148,7 +160,9 @@ type Evidence struct {
 // ServiceOptions configures a [Service]. Listen is required; an error names
 // the field that is out of its bounds, nothing is clipped.
 type ServiceOptions struct {
-	// Name appears in reports and logs. Empty means the first Listen address.
+	// Name appears in reports and logs, and Configure tells services apart by
+	// it. No two services have the same, but for those that were removed.
+	// Listen takes an empty one for the first Listen address.
 	Name string
 
 	// Listen are the addresses where clients connect; at least one. An
@@ -243,11 +257,20 @@ func (o ServiceOptions) check() (ServiceOptions, error) {
 	if o.Backlog == 0 {
 		o.Backlog = 4096
 	}
+	entries := make([]balance.Backend, len(o.Backends))
 	for i, b := range o.Backends {
 		if err := b.check(); err != nil {
 			bad("Backends[%d]: %w", i, err)
 		}
+		entries[i] = b.entry()
 	}
+	if len(errs) == 0 {
+		if _, err := balance.New(o.Balance, entries...); err != nil {
+			bad("Backends: %w", err)
+		}
+	}
+	// The caller may go on using its own.
+	o.Listen, o.Backends, o.Allow = slices.Clone(o.Listen), slices.Clone(o.Backends), slices.Clone(o.Allow)
 	return o, errors.Join(errs...)
 }
 

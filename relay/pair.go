@@ -99,7 +99,7 @@ type pair struct {
 	service *Service
 	id      uint64
 	entry   int32 // in the store
-	place   int   // in loop.pairs
+	links   [chainKinds]links
 	stage   stage
 	queued  bool // in loop.again
 	from    netip.AddrPort
@@ -127,6 +127,7 @@ type pair struct {
 	ackWait    int64
 	answeredAt int64
 	idleAt     int64
+	drainFrom  int64
 	drainBy    int64
 	drainIdle  int64
 	lostAt     int64
@@ -482,6 +483,7 @@ func (g *leg) close() {
 // which e holds what finish cannot know.
 func (p *pair) finish(e End) {
 	l := p.loop
+	open := p.stage == stageOpen
 	p.stage = stageOver
 	p.client.close()
 	p.backend.close()
@@ -489,17 +491,14 @@ func (p *pair) finish(e End) {
 	p.letGo(&p.out)
 	l.store.drop(p.entry)
 	l.timers.remove(p)
-	last := len(l.pairs) - 1
-	l.pairs[p.place] = l.pairs[last]
-	l.pairs[p.place].place = p.place
-	l.pairs[last] = nil
-	l.pairs = l.pairs[:last]
+	l.pairs.remove(p)
+	p.service.pairs[l.number].remove(p)
 	l.load.Add(-1)
 
 	e.ID, e.Client, e.Began = p.id, clientName(p.from), p.began
 	e.Age = time.Since(p.began)
 	e.BytesIn, e.BytesOut, e.Attempts = p.in.read, p.out.read, p.attempts
-	p.service.ended(p, e)
+	p.service.ended(p, e, open)
 }
 
 func clientName(from netip.AddrPort) string {

@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
-	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -29,13 +28,17 @@ type Relay struct {
 	epoch  time.Time
 	loops  []*loop
 	lastID atomic.Uint64
+	gate   gate
 
 	// descriptors is held by who takes one, and exclusively by who gives up a
 	// spare one for a moment.
 	descriptors sync.RWMutex
 
+	// changing is held while services or their listeners are added or dropped.
+	changing sync.Mutex
+
 	mu       sync.Mutex
-	services []*Service
+	services []*Service // those that listen; changed under changing and mu
 	running  bool
 	closed   bool
 	ending   bool          // the loops are told to stop
@@ -69,6 +72,8 @@ func New(opts Options) (*Relay, error) {
 		}
 		r.loops = append(r.loops, l)
 	}
+	r.gate.fallback = connectionsThatFit(files)
+	r.SetMaxConnections(opts.MaxConnections)
 	return r, nil
 }
 
@@ -107,15 +112,28 @@ func (r *Relay) Run(ctx context.Context) error {
 
 func (r *Relay) stopLoops() {
 	r.mu.Lock()
-	services := r.services
 	r.ending = true
 	r.mu.Unlock()
-	for _, s := range services {
+	r.changing.Lock() // nobody adds a listener any more
+	for _, s := range r.services {
 		s.stopListening()
 	}
+	r.changing.Unlock()
 	for _, l := range r.loops {
 		l.post(func() { l.stopping = true })
 	}
+}
+
+func (r *Relay) isClosed() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.closed || r.ending
+}
+
+func (r *Relay) isRunning() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.running
 }
 
 // Close ends Run as its context would, waits for it, and frees what New took.
@@ -160,30 +178,51 @@ func (e *ListenError) Unwrap() error { return e.Err }
 
 // Listen adds a service and binds its listeners, whether the relay runs yet or
 // not. An address that cannot be listened on is a [*ListenError].
-func (r *Relay) Listen(opts ServiceOptions) (*Service, error) {
-	s, err := newService(r, opts)
+func (r *Relay) Listen(opts ServiceOptions) (_ *Service, err error) {
+	opts, err = opts.check()
 	if err != nil {
 		return nil, err
 	}
+	r.changing.Lock()
+	defer r.changing.Unlock()
+	if opts.Name != "" && r.serviceNamed(opts.Name) != nil {
+		return nil, fmt.Errorf("relay: ServiceOptions.Name: there is a service named %s", opts.Name)
+	}
+	listeners, err := r.bindAll(opts.Listen)
+	if err != nil {
+		return nil, err
+	}
+	if opts.Name == "" {
+		opts.Name = listeners[0].addr.String()
+	}
+	if err := listenAll(listeners, opts.Backlog); err != nil {
+		closeAll(listeners)
+		return nil, err
+	}
+	s := newService(r, opts)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.closed || r.ending {
-		err = fmt.Errorf("relay: %w", net.ErrClosed)
-	} else {
-		err = s.listen()
+		closeAll(listeners)
+		return nil, fmt.Errorf("relay: %w", net.ErrClosed)
 	}
-	if err != nil {
-		s.closeSockets()
-		return nil, err
-	}
+	s.listeners = listeners
 	r.services = append(r.services, s)
-	for _, ln := range s.listeners {
-		ln.refs = len(r.loops)
-		for _, l := range r.loops {
-			l.post(func() { l.addListener(ln) })
-		}
+	for _, ln := range listeners {
+		ln.service.Store(s)
+		r.watchOnLoops(ln)
 	}
 	return s, nil
+}
+
+// serviceNamed finds a service that listens. The caller holds changing.
+func (r *Relay) serviceNamed(name string) *Service {
+	for _, s := range r.services {
+		if s.name == name {
+			return s
+		}
+	}
+	return nil
 }
 
 // leastLoaded is the loop for a new connection; asking prefers itself, since
@@ -198,76 +237,10 @@ func (r *Relay) leastLoaded(asking *loop) *loop {
 	return best
 }
 
-// listenSocket makes a listening socket.
-func listenSocket(a Address, backlog int) (int, error) {
-	fd, errno := sys.Socket(a.ip.Addr())
-	if errno != 0 {
-		return -1, &ListenError{Address: a, Err: os.NewSyscallError("socket", errno)}
-	}
-	if err := prepareListener(fd, a, backlog); err != nil {
-		sys.Close(fd)
-		return -1, &ListenError{Address: a, Err: err}
-	}
-	return fd, nil
-}
-
-func prepareListener(fd int, a Address, backlog int) error {
-	if !a.IsUnix() {
-		if errno := sys.SetReuseAddr(fd); errno != 0 {
-			return os.NewSyscallError("setsockopt SO_REUSEADDR", errno)
-		}
-		// Accepted sockets inherit it. A failure costs latency only.
-		_ = sys.SetNoDelay(fd)
-	}
-	if a.ip.Addr().Is6() {
-		if errno := sys.SetV6Only(fd); errno != 0 {
-			return os.NewSyscallError("setsockopt IPV6_V6ONLY", errno)
-		}
-	}
-	if err := sys.Bind(fd, a.ip, a.path); err != nil {
-		return err
-	}
-	return sys.Listen(fd, backlog)
-}
-
-// Connection is one connection as it stands.
-type Connection struct {
-	ID       uint64
-	Service  string
-	Client   string
-	Backend  string // "" while one is being looked for
-	State    string // "connecting", "established", "closing"
-	Began    time.Time
-	Idle     time.Duration // since a byte last moved
-	BytesIn  uint64        // received from the client
-	BytesOut uint64        // received from the backend
-	Held     uint64        // in the relay's memory, either way
-}
-
-// Connections lists every connection. Each loop answers between two batches of
-// events; the list is not one instant's.
-func (r *Relay) Connections() []Connection {
-	var mu sync.Mutex
-	var list []Connection
-	r.ask(func(l *loop) {
-		part := make([]Connection, 0, len(l.pairs))
-		for _, p := range l.pairs {
-			part = append(part, p.describe())
-		}
-		mu.Lock()
-		list = append(list, part...)
-		mu.Unlock()
-	})
-	return list
-}
-
 // ask runs f on every loop and waits for all. A loop that has ended is
 // skipped, and so is one that does not run yet.
 func (r *Relay) ask(f func(*loop)) {
-	r.mu.Lock()
-	running := r.running
-	r.mu.Unlock()
-	if !running {
+	if !r.isRunning() {
 		return
 	}
 	var wg sync.WaitGroup
@@ -278,40 +251,6 @@ func (r *Relay) ask(f func(*loop)) {
 		}
 	}
 	wg.Wait()
-}
-
-// ResetConnection ends a connection at once: both ends get a RST. It reports
-// whether there was one with that id.
-func (r *Relay) ResetConnection(id uint64) bool {
-	var found atomic.Bool
-	r.ask(func(l *loop) {
-		for _, p := range l.pairs {
-			if p.id == id {
-				p.reset(CauseOperator, ByRelay, "reset by command")
-				found.Store(true)
-				return
-			}
-		}
-	})
-	return found.Load()
-}
-
-func (p *pair) describe() Connection {
-	c := Connection{
-		ID: p.id, Service: p.service.options.Name, Client: clientName(p.from), State: "established",
-		Began: p.began, Idle: time.Duration(p.loop.relay.clock() - p.moved),
-		BytesIn: p.in.read, BytesOut: p.out.read, Held: p.in.read - p.in.written + p.out.read - p.out.written,
-	}
-	if p.target != nil {
-		c.Backend = p.target.Name
-	}
-	switch {
-	case p.stage == stageConnecting:
-		c.State = "connecting"
-	case p.client.over|p.backend.over != notOver:
-		c.State = "closing"
-	}
-	return c
 }
 
 // refusedEnd is the record of a client that was turned away at the door.

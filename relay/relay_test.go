@@ -80,6 +80,14 @@ func (g *rig) service(t *testing.T, host string, opts ServiceOptions, backends .
 	return s
 }
 
+// pairsOf returns what a loop carries; for the loop's own goroutine.
+func pairsOf(l *loop) (list []*pair) {
+	for p := l.pairs.first; p != nil; p = p.links[ofLoop].next {
+		list = append(list, p)
+	}
+	return list
+}
+
 // end waits for the n-th report.
 func (g *rig) end(t *testing.T, n int) End {
 	t.Helper()

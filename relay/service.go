@@ -7,27 +7,32 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
-	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/holdfast-net/holdfast/balance"
-	"github.com/holdfast-net/holdfast/internal/sys"
 )
 
 // A Service is where clients connect, with its backends and policies. It is
-// made by [Relay.Listen].
+// made by [Relay.Listen] or [Relay.Configure].
 type Service struct {
 	relay   *Relay
-	options ServiceOptions // checked, and not changed after
+	name    string
+	options atomic.Pointer[ServiceOptions] // checked; what it points to does not change
+	pairs   []chain                        // its connections on each loop, which is who may touch them
 
-	live    atomic.Int64 // connections that have not ended
-	changed chan struct{}
+	live     atomic.Int64 // connections that have not ended
+	changed  chan struct{}
+	accepted atomic.Uint64
+	turned   atomic.Uint64 // clients that got nothing
+	totals                 // of all connections
 
 	mu        sync.Mutex
 	pool      *balance.Pool
 	targets   map[string]*target
+	gone      map[string]*target // removed, and with connections when it was last looked
 	listeners []*listener
 	stopped   bool // takes no more clients
 	draining  bool // all its connections are under the bounds of Drain
@@ -37,84 +42,55 @@ type Service struct {
 // change: a changed one is a new target, and old connections keep the old.
 type target struct {
 	Backend
-	lost     atomic.Pointer[string] // why it is marked down
-	draining atomic.Bool
+	lost atomic.Pointer[markedDown] // nil: nobody has marked it down
 	*totals
+}
+
+// markedDown is what MarkDown was told.
+type markedDown struct {
+	since time.Time
+	why   string
 }
 
 // totals are a backend's counts, which go on through its changes.
 type totals struct {
-	total, bytesIn, bytesOut atomic.Uint64
+	total             atomic.Uint64 // established
+	bytesIn, bytesOut atomic.Uint64 // of connections that have ended
+	shownIn, shownOut uint64        // guarded by Service.mu; see show
 }
 
-func newService(r *Relay, opts ServiceOptions) (*Service, error) {
-	opts, err := opts.check()
-	if err != nil {
-		return nil, err
+// newService makes a service of options that were checked.
+func newService(r *Relay, opts ServiceOptions) *Service {
+	s := &Service{
+		relay: r, name: opts.Name, pairs: make([]chain, len(r.loops)), changed: make(chan struct{}, 1),
+		targets: make(map[string]*target), gone: make(map[string]*target),
 	}
-	s := &Service{relay: r, options: opts, targets: map[string]*target{}, changed: make(chan struct{}, 1)}
-	var entries []balance.Backend
+	for i := range s.pairs {
+		s.pairs[i].kind = ofService
+	}
+	s.options.Store(&opts)
+	s.pool, _ = balance.New(opts.Balance) // the policy was checked
 	for _, b := range opts.Backends {
-		if s.targets[b.Name] != nil {
-			return nil, fmt.Errorf("relay: ServiceOptions.Backends: two backends are named %s", b.Name)
-		}
-		t := &target{Backend: b, totals: new(totals)}
-		t.draining.Store(b.Weight == 0)
-		s.targets[b.Name] = t
-		entries = append(entries, b.entry())
+		_ = s.set(b) // it was checked too
 	}
-	if s.pool, err = balance.New(opts.Balance, entries...); err != nil {
-		return nil, fmt.Errorf("relay: ServiceOptions.Backends: %w", err)
-	}
-	return s, nil
+	return s
 }
 
-func (s *Service) listen() error {
-	for _, a := range s.options.Listen {
-		fd, err := listenSocket(a, s.options.Backlog)
-		if err != nil {
-			return err
-		}
-		ln := &listener{service: s, fd: fd, addr: a}
-		s.listeners = append(s.listeners, ln)
-		if a.IsUnix() {
-			ln.file, err = os.Lstat(a.path)
-		} else {
-			var local netip.AddrPort
-			local, err = sys.LocalAddr(fd)
-			ln.addr = AddressFrom(local)
-		}
-		if err != nil {
-			return &ListenError{Address: a, Err: err}
-		}
+// Options returns the service's options as they are now: with the defaults
+// filled in, and the backends that it has.
+func (s *Service) Options() ServiceOptions {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	o := *s.options.Load()
+	o.Listen, o.Allow, o.Backends = slices.Clone(o.Listen), slices.Clone(o.Allow), nil
+	for _, st := range s.pool.Statuses() {
+		o.Backends = append(o.Backends, s.targets[st.Name].Backend)
 	}
-	if s.options.Name == "" {
-		s.options.Name = s.listeners[0].addr.String()
-	}
-	return nil
+	return o
 }
 
-// closeSockets closes listeners that no loop watches.
-func (s *Service) closeSockets() {
-	for _, ln := range s.listeners {
-		closeListener(ln)
-	}
-	s.listeners = nil
-}
-
-func closeListener(ln *listener) {
-	sys.Close(ln.fd)
-	if ln.file == nil {
-		return
-	}
-	// A successor may have put its own socket in the same place meanwhile.
-	if now, err := os.Lstat(ln.addr.path); err == nil && os.SameFile(now, ln.file) {
-		_ = os.Remove(ln.addr.path)
-	}
-}
-
-// Addrs returns what the service listens on; a port that was given as 0 is the
-// one that the kernel chose.
+// Addrs returns what the service listens on, or did before Drain; a port that
+// was given as 0 is the one that the kernel chose.
 func (s *Service) Addrs() []Address {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -126,7 +102,7 @@ func (s *Service) Addrs() []Address {
 }
 
 // Name returns the service's name.
-func (s *Service) Name() string { return s.options.Name }
+func (s *Service) Name() string { return s.name }
 
 // MarkDown says that a backend is dead: it gets no new connections, those being
 // made to it go to another, and OnBackendLost decides about the established.
@@ -135,20 +111,20 @@ func (s *Service) Name() string { return s.options.Name }
 // connection may finish while it makes progress. why is for people. Marking a
 // backend down again changes nothing. The error is about an unknown name.
 func (s *Service) MarkDown(backend string, since time.Time, why string) error {
-	changed, err := s.setState(backend, balance.Down, &why)
+	changed, err := s.setState(backend, balance.Down, &markedDown{since, why})
 	if !changed {
 		return err
 	}
-	s.each(func(p *pair) {
+	s.each(oneStep, func(p *pair) {
 		switch {
 		case p.target == nil || p.target.Name != backend:
-		case s.isUp(backend): // MarkUp came meanwhile
+		case s.down(p.target) == nil: // MarkUp came meanwhile, or it is connected to another address
 		case p.stage == stageConnecting:
 			p.lastErr = backend + ": marked down: " + why
 			p.tried = append(p.tried, backend)
 			p.abandon()
 			p.attempt()
-		case s.options.OnBackendLost == LostReset:
+		case s.options.Load().OnBackendLost == LostReset:
 			p.backendLost(since, why)
 		}
 	})
@@ -161,66 +137,81 @@ func (s *Service) MarkUp(backend string) error {
 	if !changed {
 		return err
 	}
-	s.each(func(p *pair) {
-		if p.target != nil && p.target.Name == backend {
+	s.each(lookStep, func(p *pair) {
+		if p.target != nil && p.target.Name == backend && s.down(p.target) == nil {
 			p.backendFound()
 		}
 	})
 	return nil
 }
 
-// setState reports whether it changed anything. why is nil for Up.
-func (s *Service) setState(backend string, state balance.State, why *string) (changed bool, err error) {
-	s.mu.Lock() // also for lost, which SetBackend copies to the backend's next target
+// setState reports whether it changed anything. lost is nil for Up.
+func (s *Service) setState(backend string, state balance.State, lost *markedDown) (changed bool, err error) {
+	s.mu.Lock() // also for lost, which set copies to the backend's next target
 	defer s.mu.Unlock()
 	if err := s.pool.SetState(backend, state); err != nil {
 		return false, s.unknown(backend, err)
 	}
 	t := s.targets[backend]
-	if (t.lost.Load() == nil) == (why == nil) {
+	if (t.lost.Load() == nil) == (lost == nil) {
 		return false, nil
 	}
-	t.lost.Store(why)
+	t.lost.Store(lost)
 	return true, nil
 }
 
-// isUp reports whether the service has the backend and nobody has marked it
-// down.
-func (s *Service) isUp(backend string) bool {
+// down returns what is known of a backend that is marked down, if t is still
+// what the service has under its name, or was at the same address.
+func (s *Service) down(t *target) *markedDown {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	t := s.targets[backend]
-	return t != nil && t.lost.Load() == nil
+	now := s.targets[t.Name]
+	if now == nil || now.Address != t.Address {
+		return nil
+	}
+	return now.lost.Load()
 }
 
 func (s *Service) unknown(backend string, err error) error {
-	return fmt.Errorf("relay: service %s, backend %s: %w", s.options.Name, backend, err)
+	return fmt.Errorf("relay: service %s, backend %s: %w", s.name, backend, err)
 }
 
 // SetBackend adds a backend, or changes the one of that name. A new address is
 // for new connections. Weight 0 drains it, under the bounds of Drain.
 func (s *Service) SetBackend(b Backend) error {
 	if err := b.check(); err != nil {
-		return fmt.Errorf("relay: service %s: %w", s.options.Name, err)
+		return fmt.Errorf("relay: service %s: %w", s.name, err)
 	}
 	s.mu.Lock()
-	if err := s.pool.Set(b.entry()); err != nil {
+	if err := s.set(b); err != nil {
 		s.mu.Unlock()
 		return s.unknown(b.Name, err)
 	}
-	t := s.targets[b.Name]
-	if t == nil || t.Backend != b {
-		next := &target{Backend: b, totals: new(totals)}
-		if t != nil {
-			next.lost.Store(t.lost.Load())
-			next.totals = t.totals
-			t.draining.Store(b.Weight == 0)
-		}
-		next.draining.Store(b.Weight == 0)
-		s.targets[b.Name] = next
-	}
 	s.mu.Unlock()
-	s.bound(b.Name, b.Weight == 0)
+	s.bound(b.Name)
+	return nil
+}
+
+// set adds or changes a backend. The caller holds mu, and has bound look at its
+// connections afterwards. An error is the pool's, and nothing has changed.
+func (s *Service) set(b Backend) error {
+	if err := s.pool.Set(b.entry()); err != nil {
+		return err
+	}
+	old := s.targets[b.Name]
+	if old != nil && old.Backend == b {
+		return nil
+	}
+	next := &target{Backend: b, totals: new(totals)}
+	if old != nil {
+		next.lost.Store(old.lost.Load())
+	} else if old = s.gone[b.Name]; old != nil {
+		delete(s.gone, b.Name)
+	}
+	if old != nil {
+		next.totals = old.totals
+	}
+	s.targets[b.Name] = next
 	return nil
 }
 
@@ -228,92 +219,69 @@ func (s *Service) SetBackend(b Backend) error {
 // the bounds of Drain.
 func (s *Service) RemoveBackend(backend string) error {
 	s.mu.Lock()
-	if err := s.pool.Remove(backend); err != nil {
+	if err := s.remove(backend); err != nil {
 		s.mu.Unlock()
 		return s.unknown(backend, err)
 	}
-	s.targets[backend].draining.Store(true)
-	delete(s.targets, backend)
 	s.mu.Unlock()
-	s.bound(backend, true)
+	s.bound(backend)
 	return nil
+}
+
+// remove is set's counterpart.
+func (s *Service) remove(backend string) error {
+	if err := s.pool.Remove(backend); err != nil {
+		return err
+	}
+	t := s.targets[backend]
+	delete(s.targets, backend)
+	s.gone[backend] = t
+	s.forgetGone()
+	return nil
+}
+
+// forgetGone forgets removed backends whose connections are over.
+func (s *Service) forgetGone() (left []*target) {
+	had := s.gone
+	s.gone = make(map[string]*target, len(had))
+	for _, st := range s.pool.Removed() {
+		if t := had[st.Name]; t != nil {
+			s.gone[st.Name] = t
+			left = append(left, t)
+		}
+	}
+	return left
 }
 
 // bound puts the connections of a backend under the bounds of Drain, or lifts
 // them.
-func (s *Service) bound(backend string, draining bool) {
-	s.each(func(p *pair) {
-		switch {
-		case p.stage != stageOpen || p.target.Name != backend:
-		case draining:
-			p.drain()
-		case !s.isDraining(p.target) && p.lost == nil:
-			p.undrain()
+func (s *Service) bound(backend string) {
+	s.each(lookStep, func(p *pair) {
+		if p.stage == stageOpen && p.target.Name == backend {
+			p.bound()
 		}
 	})
 }
 
-// ResetBackend ends every connection of a backend at once: both ends get a RST.
-// It returns how many there were.
+// ResetBackend ends every established connection of a backend at once: both ends
+// get a RST. The backend may have been removed and still have connections. It
+// returns how many there were.
 func (s *Service) ResetBackend(backend string) (int, error) {
 	s.mu.Lock()
-	known := s.targets[backend] != nil
+	s.forgetGone()
+	known := s.targets[backend] != nil || s.gone[backend] != nil
 	s.mu.Unlock()
 	if !known {
 		return 0, s.unknown(backend, balance.ErrUnknown)
 	}
 	var n atomic.Int64
-	s.each(func(p *pair) {
+	s.each(oneStep, func(p *pair) {
 		if p.stage == stageOpen && p.target.Name == backend {
 			p.reset(CauseOperator, ByRelay, "backend reset by command")
 			n.Add(1)
 		}
 	})
 	return int(n.Load()), nil
-}
-
-// each runs f for every connection of the service, on its loop, and waits. f
-// may end the connection it is given.
-func (s *Service) each(f func(*pair)) {
-	s.relay.ask(func(l *loop) {
-		l.now = l.relay.clock()
-		// Backwards, because ending one moves the last into its place.
-		for i := len(l.pairs) - 1; i >= 0; i-- {
-			if p := l.pairs[i]; p.service == s {
-				f(p)
-			}
-		}
-	})
-}
-
-// BackendStatus is a backend as it stands.
-type BackendStatus struct {
-	Backend
-	State    balance.State
-	Why      string // why it is down
-	Active   int    // connections it carries or is being asked to
-	Total    uint64 // connections established since it was added
-	BytesIn  uint64 // sent by clients, on connections that have ended
-	BytesOut uint64 // sent by the backend, on connections that have ended
-}
-
-// Backends lists the service's backends in the order in which they were added.
-func (s *Service) Backends() []BackendStatus {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	var list []BackendStatus
-	for _, st := range s.pool.Statuses() {
-		t := s.targets[st.Name]
-		b := BackendStatus{
-			Backend: t.Backend, State: st.State, Active: st.Active,
-			Total: t.total.Load(), BytesIn: t.bytesIn.Load(), BytesOut: t.bytesOut.Load(),
-		}
-		if why := t.lost.Load(); why != nil {
-			b.Why = *why
-		}
-		list = append(list, b)
-	}
-	return list
 }
 
 // Live returns how many of the service's connections have not ended.
@@ -323,13 +291,15 @@ func (s *Service) Live() int { return int(s.live.Load()) }
 // by the bounds of the options' Drain, or, when ctx ends first, by a RST to
 // both sides. It returns how many it had to reset that way.
 func (s *Service) Drain(ctx context.Context) int {
+	s.relay.changing.Lock()
 	s.stopListening()
+	s.relay.changing.Unlock()
 	s.mu.Lock()
 	s.draining = true
 	s.mu.Unlock()
-	s.each(func(p *pair) {
+	s.each(lookStep, func(p *pair) {
 		if p.stage == stageOpen {
-			p.drain()
+			p.bound()
 		}
 	})
 	defer s.wake() // another Drain may wait beside this one
@@ -340,7 +310,7 @@ func (s *Service) Drain(ctx context.Context) int {
 			return 0
 		case <-ctx.Done():
 			var n atomic.Int64
-			s.each(func(p *pair) {
+			s.each(oneStep, func(p *pair) {
 				p.reset(CauseShutdown, ByRelay, "the service was closed")
 				n.Add(1)
 			})
@@ -350,8 +320,8 @@ func (s *Service) Drain(ctx context.Context) int {
 	return 0
 }
 
-// stopListening closes the listeners. Clients in their queues that were not
-// accepted yet get a RST from the kernel.
+// stopListening has the loops close the listeners, once they have accepted who
+// waits there. The caller holds Relay.changing.
 func (s *Service) stopListening() {
 	s.mu.Lock()
 	stopped := s.stopped
@@ -360,40 +330,25 @@ func (s *Service) stopListening() {
 	if stopped {
 		return
 	}
-	for _, l := range s.relay.loops {
-		release := func() {
-			for _, ln := range s.listeners {
-				l.dropListener(ln)
-				s.unref(ln)
-			}
-		}
-		if !l.post(release) {
-			for _, ln := range s.listeners {
-				s.unref(ln)
-			}
-		}
-	}
-}
-
-// unref closes a listener when no loop watches it any more.
-func (s *Service) unref(ln *listener) {
-	s.mu.Lock()
-	ln.refs--
-	last := ln.refs == 0
-	s.mu.Unlock()
-	if last {
-		closeListener(ln)
+	r := s.relay
+	r.mu.Lock()
+	r.services = slices.DeleteFunc(slices.Clone(r.services), func(x *Service) bool { return x == s })
+	running := r.running
+	r.mu.Unlock()
+	for _, ln := range s.listeners {
+		r.drop(ln, running)
 	}
 }
 
 // What follows is called by the loops.
 
 func (s *Service) allows(from netip.AddrPort) bool {
-	if len(s.options.Allow) == 0 || !from.IsValid() {
+	allow := s.options.Load().Allow
+	if len(allow) == 0 || !from.IsValid() {
 		return true
 	}
 	ip := from.Addr().Unmap().WithZone("")
-	for _, n := range s.options.Allow {
+	for _, n := range allow {
 		if n.Contains(ip) {
 			return true
 		}
@@ -417,34 +372,44 @@ func (s *Service) release(t *target) {
 	s.mu.Unlock()
 }
 
+// isDraining reports whether connections of t are under the bounds of Drain.
 func (s *Service) isDraining(t *target) bool {
-	if t.draining.Load() {
-		return true
-	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.draining
+	now := s.targets[t.Name]
+	return s.draining || now == nil || now.Weight == 0
 }
 
-func (s *Service) opened(t *target) { t.total.Add(1) }
+func (s *Service) opened(t *target) {
+	t.total.Add(1)
+	s.total.Add(1)
+}
 
 // evidence reports a failure of a connect, or of a connection, that began at
 // dialed on the loops' clock.
 func (s *Service) evidence(t *target, kind EvidenceKind, dialed int64) {
-	if t != nil && s.options.OnEvidence != nil {
+	if found := s.options.Load().OnEvidence; t != nil && found != nil {
 		began := s.relay.epoch.Add(time.Duration(dialed))
-		s.options.OnEvidence(Evidence{Service: s.options.Name, Backend: t.Name, Kind: kind, Began: began})
+		found(Evidence{Service: s.name, Backend: t.Name, Kind: kind, Began: began})
 	}
 }
 
 // refused reports a client that was turned away before it became a connection.
 func (s *Service) refused(from netip.AddrPort, cause Cause, detail string) {
-	s.report(refusedEnd(s.relay.lastID.Add(1), s.options.Name, from, cause, detail))
+	if gotNothing(cause) {
+		s.turned.Add(1)
+	}
+	s.report(refusedEnd(s.relay.lastID.Add(1), s.name, from, cause, detail))
 }
 
-// ended reports a connection that is over.
-func (s *Service) ended(p *pair, e End) {
-	e.Service = s.options.Name
+// ended reports a connection that is over; open says that it was established.
+func (s *Service) ended(p *pair, e End, open bool) {
+	e.Service = s.name
+	s.bytesIn.Add(e.BytesIn)
+	s.bytesOut.Add(e.BytesOut)
+	if !open && gotNothing(e.Cause) {
+		s.turned.Add(1)
+	}
 	if t := p.target; t != nil {
 		e.Backend = t.Name
 		t.bytesIn.Add(e.BytesIn)
@@ -455,8 +420,15 @@ func (s *Service) ended(p *pair, e End) {
 	s.left()
 }
 
+// gotNothing says of the cause of an end before the connection was established
+// that the client was refused, for no fault of its own.
+func gotNothing(c Cause) bool {
+	return c == CauseNoBackend || c == CauseUnreachable || c == CauseResources
+}
+
 // left counts a client that is gone.
 func (s *Service) left() {
+	s.relay.gate.leave()
 	if s.live.Add(-1) == 0 {
 		s.wake()
 	}
@@ -477,7 +449,7 @@ func (s *Service) report(e End) {
 }
 
 func (s *Service) warn(msg string, attrs ...slog.Attr) {
-	s.relay.log.LogAttrs(context.Background(), slog.LevelWarn, msg, append(attrs, slog.String("service", s.options.Name))...)
+	s.relay.log.LogAttrs(context.Background(), slog.LevelWarn, msg, append(attrs, slog.String("service", s.name))...)
 }
 
 // ErrUnknownBackend is what errors about a backend that the service does not

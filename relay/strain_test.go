@@ -73,7 +73,7 @@ func TestStalledEndIsNotPolled(t *testing.T) {
 		looks := map[int64]bool{}
 		for end := time.Now().Add(400 * time.Millisecond); time.Now().Before(end); <-time.After(time.Millisecond) {
 			g.ask(func(l *loop) {
-				for _, p := range l.pairs {
+				for _, p := range pairsOf(l) {
 					looks[p.answeredAt] = true // one loop has the only pair
 				}
 			})
@@ -105,7 +105,7 @@ func TestFullUnixQueueIsTriedGently(t *testing.T) {
 		for end := time.Now().Add(time.Second); time.Now().Before(end); <-time.After(time.Millisecond) {
 			var retry atomic.Int64
 			g.ask(func(l *loop) {
-				for _, p := range l.pairs {
+				for _, p := range pairsOf(l) {
 					if p.retryAt != 0 {
 						retry.Store(p.retryAt)
 					}
@@ -252,7 +252,7 @@ func fewChild(t *testing.T, backend string) {
 	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
 		t.Fatal(err)
 	}
-	r, err := New(Options{Loops: 2})
+	r, err := New(Options{Loops: 2, MaxConnections: 1000}) // the descriptors are to run out
 	if err != nil {
 		t.Fatal(err)
 	}
