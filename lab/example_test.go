@@ -18,7 +18,7 @@ func Example() {
 		fmt.Println(err)
 		return
 	}
-	if s := lab.Supported(top); s.Answer != lab.Yes {
+	if lab.Supported(top) != nil {
 		fmt.Println("silence") // what the scene would have shown
 		return
 	}

@@ -188,8 +188,8 @@ func (f *demoFlags) parse(cmd *cobra.Command, args []string) (*demo, error) {
 // run plays what was chosen, in a process that takes everything with it.
 func (d *demo) run(ctx context.Context, s Streams) (err error) {
 	enterLab()
-	if sup := lab.Supported(lab.Topology{}); sup.Answer != lab.Yes {
-		text := "scenes cannot be played here: " + sup.Why
+	if err := lab.Supported(lab.Topology{}); err != nil {
+		text := "scenes cannot be played here: " + err.Error()
 		for _, r := range probe.Missing(probe.Laboratory()) {
 			text += "\n" + r.String()
 		}

@@ -22,8 +22,8 @@ import (
 // TestInterruptedDemo ends a demonstration in the middle of a scene: no process
 // and no file is left.
 func TestInterruptedDemo(t *testing.T) {
-	if s := lab.Supported(lab.Topology{}); s.Answer != lab.Yes {
-		t.Skip(s.Why)
+	if err := lab.Supported(lab.Topology{}); err != nil {
+		t.Skip(err)
 	}
 	for _, sig := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGKILL} {
 		t.Run(sig.String(), func(t *testing.T) {

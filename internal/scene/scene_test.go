@@ -29,8 +29,8 @@ func TestMain(m *testing.M) {
 // TestScenes plays every variant of every scene once for each family. What a
 // machine under load makes slow is recorded, and no failure.
 func TestScenes(t *testing.T) {
-	if s := lab.Supported(lab.Topology{}); s.Answer != lab.Yes {
-		t.Skip(s.Why)
+	if err := lab.Supported(lab.Topology{}); err != nil {
+		t.Skip(err)
 	}
 	program, err := scene.ThisProgram(asProgram)
 	if err != nil {
