@@ -281,6 +281,3 @@ func (k *Link) makeTaps() error {
 	}
 	return k.host.nl.SetMAC(k.index, k.mac)
 }
-
-// Spec gives the link's part of the topology, with its interface named.
-func (k *Link) Spec() LinkSpec { return k.spec }

@@ -31,8 +31,7 @@ type Options struct {
 // Lab is a running topology. Its methods, and those of its hosts, links and
 // processes, may be called at the same time.
 type Lab struct {
-	log      *slog.Logger
-	topology Topology
+	log *slog.Logger
 
 	hosts    map[string]*Host
 	switches map[string]*swtch
@@ -81,7 +80,6 @@ func Start(ctx context.Context, t Topology, o Options) (l *Lab, err error) {
 	}
 	l = &Lab{
 		log:      cmp.Or(o.Logger, slog.New(slog.DiscardHandler)),
-		topology: t,
 		hosts:    map[string]*Host{},
 		switches: map[string]*swtch{},
 	}
@@ -98,7 +96,7 @@ func Start(ctx context.Context, t Topology, o Options) (l *Lab, err error) {
 	if l.stamps, err = sys.KeepTimestamps(); err != nil {
 		return l, err
 	}
-	if err := l.makeNamespaces(); err != nil {
+	if err := l.makeNamespaces(t); err != nil {
 		return l, err
 	}
 	for i, spec := range t.interfaceNames() {
@@ -123,11 +121,11 @@ func Start(ctx context.Context, t Topology, o Options) (l *Lab, err error) {
 
 // makeNamespaces makes those of all hosts and switches at once: each takes the
 // kernel some milliseconds.
-func (l *Lab) makeNamespaces() error {
-	for _, spec := range l.topology.Hosts {
+func (l *Lab) makeNamespaces(t Topology) error {
+	for _, spec := range t.Hosts {
 		l.hosts[spec.Name] = &Host{lab: l, spec: spec, processes: map[*Process]bool{}}
 	}
-	for _, name := range l.topology.Switches {
+	for _, name := range t.Switches {
 		l.switches[name] = &swtch{name: name}
 	}
 	var wg sync.WaitGroup
@@ -262,9 +260,6 @@ func (l *Lab) awaitLinks(ctx context.Context) error {
 	}
 	return nil
 }
-
-// Topology gives the description that the lab was started from.
-func (l *Lab) Topology() Topology { return l.topology }
 
 // Host gives the host called name. It panics if the topology has none: a name
 // is part of the program that wrote the topology.

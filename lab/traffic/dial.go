@@ -16,9 +16,6 @@ import (
 // DialFunc connects, as net.Dialer.DialContext does.
 type DialFunc func(ctx context.Context, network, address string) (net.Conn, error)
 
-// ListenFunc listens, as net.Listen does.
-type ListenFunc func(network, address string) (net.Listener, error)
-
 // Dial is net.Dialer.DialContext with the kernel's defaults: no keepalive, no
 // Multipath TCP, and no timeout but the context's and the kernel's.
 func Dial(ctx context.Context, network, address string) (net.Conn, error) {
@@ -85,14 +82,6 @@ func dialWithin(ctx context.Context, do func(func() error) error, address string
 		return nil, err
 	}
 	return net.FileConn(f)
-}
-
-// ListenWithin returns a ListenFunc that listens where do runs its function.
-func ListenWithin(do func(func() error) error) ListenFunc {
-	return func(network, address string) (l net.Listener, err error) {
-		err = do(func() (err error) { l, err = Listen(network, address); return err })
-		return l, err
-	}
 }
 
 // addrText is an address that was never resolved.

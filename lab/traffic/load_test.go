@@ -14,7 +14,7 @@ func TestFleet(t *testing.T) {
 	var j Journal
 	address := serve(t, "tcp", "127.0.0.1:0", ServerOptions{Name: "b1", OnEvent: j.Add})
 	var groups []Group
-	for _, p := range Patterns() {
+	for _, p := range patterns {
 		opt := ClientOptions{Address: address, Pattern: p}
 		if p == Upload || p == Download {
 			opt.Size, opt.Period = 4096, 5*time.Millisecond
@@ -32,7 +32,7 @@ func TestFleet(t *testing.T) {
 	}
 	f.Finish()
 	reports := <-result
-	if len(reports) != 20*len(Patterns()) {
+	if len(reports) != 20*len(patterns) {
 		t.Fatalf("%d reports", len(reports))
 	}
 	seen := map[ID]bool{}
@@ -146,7 +146,7 @@ func TestDialWithin(t *testing.T) {
 			if r := c.Run(ctx); !r.Complete || here != 1 {
 				t.Errorf("%d, %+v", here, r)
 			}
-			l, err := ListenWithin(func(f func() error) error { return f() })("tcp", fam.listen)
+			l, err := Listen("tcp", fam.listen)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -31,6 +31,9 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
+// patterns are all of them.
+var patterns = []Pattern{Idle, Request, Upload, Download, Push, ZeroWindow}
+
 // families are the loopback addresses that every test of the network runs on.
 var families = []struct{ name, listen string }{{"ipv4", "127.0.0.1:0"}, {"ipv6", "[::1]:0"}}
 

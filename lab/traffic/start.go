@@ -5,6 +5,7 @@ package traffic
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -25,27 +26,12 @@ const (
 
 var patternNames = [...]string{"idle", "request", "upload", "download", "push", "zero-window"}
 
-// Patterns returns all patterns.
-func Patterns() []Pattern {
-	return []Pattern{Idle, Request, Upload, Download, Push, ZeroWindow}
-}
-
 // String returns the pattern's name, as "zero-window".
 func (p Pattern) String() string {
 	if int(p) < len(patternNames) {
 		return patternNames[p]
 	}
 	return "pattern " + strconv.Itoa(int(p))
-}
-
-// ParsePattern is the inverse of String.
-func ParsePattern(s string) (Pattern, error) {
-	for i, name := range patternNames {
-		if s == name {
-			return Pattern(i), nil
-		}
-	}
-	return 0, fmt.Errorf("traffic: no pattern %q: use one of %s", s, strings.Join(patternNames[:], ", "))
 }
 
 // MarshalText returns the pattern's name.
@@ -57,9 +43,13 @@ func (p Pattern) MarshalText() ([]byte, error) {
 }
 
 // UnmarshalText sets the pattern by its name.
-func (p *Pattern) UnmarshalText(text []byte) (err error) {
-	*p, err = ParsePattern(string(text))
-	return err
+func (p *Pattern) UnmarshalText(text []byte) error {
+	i := slices.Index(patternNames[:], string(text))
+	if i < 0 {
+		return fmt.Errorf("traffic: no pattern %q: use one of %s", text, strings.Join(patternNames[:], ", "))
+	}
+	*p = Pattern(i)
+	return nil
 }
 
 // start is what a client's first line says: all that the server must know.
@@ -114,7 +104,7 @@ func parseStart(line string) (s start, err error) {
 		case "id":
 			s.id, err = strconv.ParseUint(v, 16, 64)
 		case "pattern":
-			s.pattern, err = ParsePattern(v)
+			err = s.pattern.UnmarshalText([]byte(v))
 		case "length":
 			s.length, err = strconv.ParseInt(v, 10, 64)
 		case "size":

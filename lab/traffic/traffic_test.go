@@ -108,7 +108,7 @@ var faults = []fault{
 // busy, and demands that the client knows at once, and how.
 func TestTold(t *testing.T) {
 	for _, fam := range families {
-		for _, p := range Patterns() {
+		for _, p := range patterns {
 			for _, f := range faults {
 				if p == ZeroWindow && f.want == FIN {
 					continue // the end of stream is behind the data that the client does not read

@@ -120,14 +120,6 @@ func (w *Wire) SetBoth(s Settings) error {
 	return errors.Join(w.Set(FromA, s), w.Set(FromB, s))
 }
 
-// Settings returns what a direction does now.
-func (w *Wire) Settings(from Direction) Settings {
-	d := w.sides[from]
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.settings
-}
-
 // Partition stops all frames of both directions, or lets them pass again as
 // the settings say, and returns the instant just before it did.
 func (w *Wire) Partition(on bool) time.Time {

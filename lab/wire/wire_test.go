@@ -221,7 +221,7 @@ func TestPartition(t *testing.T) {
 		t.Run(f.String(), func(t *testing.T) {
 			ctx := bounded(t)
 			b := newBench(t, wire.Options{FromA: wire.Settings{Delay: 5 * time.Millisecond}})
-			ln, err := traffic.ListenWithin(b.server.Do)("tcp", net.JoinHostPort(b.server.Addr(f).String(), "0"))
+			ln, err := b.server.Listen(ctx, "tcp", net.JoinHostPort(b.server.Addr(f).String(), "0"))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -318,7 +318,7 @@ func TestThroughput(t *testing.T) {
 func (b bench) upload(t *testing.T, f lab.Family, length int64) time.Duration {
 	t.Helper()
 	ctx := bounded(t)
-	ln, err := traffic.ListenWithin(b.server.Do)("tcp", net.JoinHostPort(b.server.Addr(f).String(), "0"))
+	ln, err := b.server.Listen(ctx, "tcp", net.JoinHostPort(b.server.Addr(f).String(), "0"))
 	if err != nil {
 		t.Fatal(err)
 	}
