@@ -125,6 +125,7 @@ type edge struct{ from, to, reason string }
 
 // modules lists every direct dependency: who may import it, and why only those.
 var modules = []dependency{
+	{"github.com/goccy/go-yaml", []string{"internal/config"}, "one reader of YAML, behind errors that say where and what to do"},
 	{"github.com/google/go-cmp", []string{"tests"}, "a difference is shown, not two walls of text"},
 	{"github.com/prometheus/client_golang", []string{"internal/metrics"}, "nobody counts for Prometheus: it is shown what is known anyway"},
 	{"github.com/rogpeppe/go-internal", []string{"tests"}, "testscript: the command line's tests read like a session"},

@@ -13,10 +13,10 @@ const DefaultFile = "/etc/holdfast/holdfast.yaml"
 // Config is a whole file.
 type Config struct {
 	// The node's name, in status, events and metrics. Two nodes need two names.
-	Node string `yaml:"node" default:"host name"`
+	Node string `yaml:"node" unset:"host name"`
 
 	// Where clients connect, and who serves them.
-	Services []Service `yaml:"services"`
+	Services []Service `yaml:"services" required:"true"`
 
 	// The socket on which the commands talk to the node.
 	Admin Admin `yaml:"admin"`
@@ -39,15 +39,15 @@ type Config struct {
 // Service is where clients connect, with its backends and its policies.
 type Service struct {
 	// The service's name, unique in the file: in commands, events and metrics.
-	Name string `yaml:"name"`
+	Name string `yaml:"name" required:"true"`
 
 	// Where clients connect: ADDRESS:PORT, [IPv6]:PORT, :PORT for every address
 	// of the machine, or unix:/path; one, or a list.
-	Listen []Address `yaml:"listen"`
+	Listen []Address `yaml:"listen" required:"true" address:"listen"`
 
 	// What carries the connections. The relay is the only engine of this
 	// version, and what auto chooses.
-	Engine string `yaml:"engine" default:"auto" enum:"auto,relay"`
+	Engine string `yaml:"engine" default:"auto" enum:"auto,relay" later:"packet"`
 
 	// How a backend is chosen for a new client. source-hash gives the clients of
 	// one address the same backend, and moves few of them when backends change
@@ -56,15 +56,15 @@ type Service struct {
 
 	// The real servers. A list may be empty: clients are refused until a reload
 	// adds one.
-	Backends []Backend `yaml:"backends"`
+	Backends []Backend `yaml:"backends" required:"true"`
 
 	// How backends are checked.
-	Health Health `yaml:"health"`
+	Health Health `yaml:"health" unset:"{tcp: {}}"`
 
 	// What becomes of established connections when their backend is lost. reset
 	// tells both ends by a RST; a connection that is still making progress may
 	// finish first. drain leaves them alone.
-	OnBackendLost string `yaml:"on_backend_lost" default:"reset" enum:"reset,drain"`
+	OnBackendLost string `yaml:"on_backend_lost" default:"reset" enum:"reset,drain" later:"hold,rehome"`
 
 	// Bounds for what is left of a drained backend, of a removed one, of a
 	// removed service, and of a node that stops.
@@ -76,18 +76,18 @@ type Service struct {
 
 	// Resets both ends of a connection on which no byte has moved for this long.
 	// 0 is never. It is what frees the places that slow clients hold for nothing.
-	IdleTimeout time.Duration `yaml:"idle_timeout" default:"0s" max:"8760h"`
+	IdleTimeout time.Duration `yaml:"idle_timeout" default:"0s" min:"1ms" max:"8760h" zero:"never"`
 
 	// How long a client's or a backend's host may be silent (no data, no
 	// acknowledgement, no answer to at least six probes) before both ends get a
 	// RST, whatever the connection was doing: idle, sending, receiving, or
 	// waiting at a zero window. A peer that answers lives for ever. 0 is no bound.
-	DeadPeerTimeout time.Duration `yaml:"dead_peer_timeout" default:"15s" min:"7s" max:"24h" zero:"none"`
+	DeadPeerTimeout time.Duration `yaml:"dead_peer_timeout" default:"15s" min:"7s" max:"24h" zero:"no bound"`
 
 	// The networks that clients may come from, as 10.0.0.0/8 or 2001:db8::/32.
 	// Empty is all. Clients of a unix socket are always allowed: its file's mode
 	// is for that.
-	Allow []netip.Prefix `yaml:"allow"`
+	Allow []netip.Prefix `yaml:"allow" unset:"all"`
 
 	// Pos is where the service stands in the file.
 	Pos Position `yaml:"-"`
@@ -96,20 +96,20 @@ type Service struct {
 // Backend is a real server behind a service.
 type Backend struct {
 	// The backend's name, unique in its service. Without one it is the address.
-	Name string `yaml:"name" default:"address"`
+	Name string `yaml:"name" unset:"address"`
 
 	// Where connections go: ADDRESS:PORT, [IPv6]:PORT, NAME:PORT or unix:/path. A
 	// host name is looked up when the file is taken, at start and reload, and its
 	// first address used.
-	Address Address `yaml:"address"`
+	Address Address `yaml:"address" required:"true" address:"backend"`
 
 	// The backend's share relative to the others. 0 drains it: it keeps its
 	// connections and gets no new ones.
-	Weight int `yaml:"weight" default:"100" min:"0" max:"65535"`
+	Weight int `yaml:"weight" default:"100" min:"0" max:"65535" zero:"drain"`
 
 	// How many connections the backend carries at a time. 0 is no limit. A client
 	// that finds every backend at its limit is refused.
-	MaxConnections int `yaml:"max_connections" default:"0" min:"0" max:"1073741824"`
+	MaxConnections int `yaml:"max_connections" default:"0" min:"0" max:"1073741824" zero:"no limit"`
 
 	// A backup gets clients only while no other backend is up.
 	Backup bool `yaml:"backup" default:"false"`
@@ -153,11 +153,11 @@ type Health struct {
 // Target is what tcp, http and exchange checks may set besides.
 type Target struct {
 	// Check another port than the backend's.
-	Port int `yaml:"port" default:"the backend's" min:"1" max:"65535"`
+	Port int `yaml:"port" unset:"the backend's" min:"1" max:"65535"`
 
 	// Check another address than the backend's: an IP address, a host name, or
 	// unix:/path.
-	Address string `yaml:"address" default:"the backend's"`
+	Address string `yaml:"address" unset:"the backend's"`
 
 	// Speak TLS.
 	TLS *TLS `yaml:"tls"`
@@ -167,7 +167,7 @@ type Target struct {
 type TLS struct {
 	// The name that the certificate must have. Without one it is the host that is
 	// checked.
-	ServerName string `yaml:"server_name" default:"the host"`
+	ServerName string `yaml:"server_name" unset:"the host"`
 
 	// Take any certificate.
 	Insecure bool `yaml:"insecure" default:"false"`
@@ -187,7 +187,7 @@ type HTTPCheck struct {
 	Status string `yaml:"status" default:"200-399"`
 
 	// The Host header.
-	Host string `yaml:"host" default:"the address"`
+	Host string `yaml:"host" unset:"the address"`
 
 	Target `yaml:",inline"`
 }
@@ -195,10 +195,10 @@ type HTTPCheck struct {
 // ExchangeCheck is a check by one exchange of bytes.
 type ExchangeCheck struct {
 	// What is sent first; empty for a server that speaks first.
-	Send string `yaml:"send" default:"nothing"`
+	Send string `yaml:"send" unset:"nothing"`
 
 	// What must occur in the first 64 KiB of the answer.
-	Expect string `yaml:"expect"`
+	Expect string `yaml:"expect" required:"true"`
 
 	Target `yaml:",inline"`
 }
@@ -206,21 +206,21 @@ type ExchangeCheck struct {
 // CommandCheck is a check by a program.
 type CommandCheck struct {
 	// The program and its arguments; no shell.
-	Argv []string `yaml:"argv"`
+	Argv []string `yaml:"argv" required:"true"`
 
 	// Who runs it, with that user's groups. Another user than the node's own
 	// needs root, or CAP_SETUID and CAP_SETGID.
-	User string `yaml:"user" default:"the node's own"`
+	User string `yaml:"user" unset:"the node's own"`
 }
 
 // Drain bounds connections that are to end.
 type Drain struct {
 	// Ends what is left after this long, by a RST to both ends. 0 is never.
-	Timeout time.Duration `yaml:"timeout" default:"0s" max:"8760h"`
+	Timeout time.Duration `yaml:"timeout" default:"0s" min:"1ms" max:"8760h" zero:"never"`
 
 	// Ends a draining connection once nothing has moved on it for this long. 0 is
 	// never.
-	Idle time.Duration `yaml:"idle" default:"0s" max:"8760h"`
+	Idle time.Duration `yaml:"idle" default:"0s" min:"1ms" max:"8760h" zero:"never"`
 }
 
 // Admin is the socket on which the commands talk to the node.
@@ -235,7 +235,7 @@ type Admin struct {
 
 	// The socket's group, whose members may also change things. Empty is the
 	// group of the node's own user, whose members may read only.
-	Group string `yaml:"group" default:"none"`
+	Group string `yaml:"group" unset:"none"`
 }
 
 // Directories are where the node keeps what lasts as long as it runs.
@@ -252,7 +252,7 @@ type Directories struct {
 type Metrics struct {
 	// ADDRESS:PORT or :PORT of an HTTP listener for /metrics, read-only and
 	// without a password. Empty is none.
-	Listen Address `yaml:"listen" default:"none"`
+	Listen Address `yaml:"listen" unset:"none" address:"listen"`
 }
 
 // Log says what is logged.

@@ -1,0 +1,151 @@
+package config
+
+import (
+	"net/netip"
+	"reflect"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/holdfast-net/holdfast/balance"
+)
+
+// Key is one key of the file, as [Keys] lists it from the schema. Its meaning is
+// the comment of its field.
+type Key struct {
+	Path     string   // services[].health.http.path; [] stands for each entry of a list
+	Type     string   // in words: text, whole number, duration, one of, list of addresses ...
+	Default  string   // what holds without the key, as in the file; "" where there is no such value
+	Unset    string   // the same in words, where no value stands for it: the backend's
+	Required bool     // there is no default: the key must be there
+	Min, Max string   // bounds, both allowed; "" for none
+	Zero     string   // what 0 means, where it means something of its own; allowed besides Min..Max
+	Enum     []string // the words that are allowed; nil for any
+	Struct   string   // the Go type and field of this package that describe the key
+	Field    string
+}
+
+// Keys lists every key of the file, in the order of the schema, each mapping
+// before what is in it.
+func Keys() []Key {
+	return keys("", reflect.TypeFor[Config]())
+}
+
+func keys(prefix string, t reflect.Type) []Key {
+	var all []Key
+	for _, f := range fields(t) {
+		k := Key{
+			Path: prefix + f.name, Type: words(f.Type),
+			Default: f.Tag.Get("default"), Unset: f.Tag.Get("unset"), Required: f.required(),
+			Min: f.Tag.Get("min"), Max: f.Tag.Get("max"), Zero: f.Tag.Get("zero"), Enum: f.enum(),
+			Struct: f.owner.Name(), Field: f.Name,
+		}
+		if k.Enum != nil {
+			k.Type = "one of"
+		}
+		if f.Type == reflect.TypeFor[[]Address]() {
+			k.Type = "address, or list of addresses"
+		}
+		all = append(all, k)
+		if inner, list := structOf(f.Type); inner != nil {
+			if list {
+				k.Path += "[]"
+			}
+			all = append(all, keys(k.Path+".", inner)...)
+		}
+	}
+	return all
+}
+
+// field is a key's field in the struct of its mapping.
+type field struct {
+	reflect.StructField
+	name  string
+	index []int        // from the mapping's struct
+	owner reflect.Type // that the field is written in; another one for inlined fields
+}
+
+func (f *field) required() bool { return f.Tag.Get("required") == "true" }
+
+func (f *field) enum() []string { return split(f.Tag.Get("enum")) }
+
+func split(s string) []string {
+	if s == "" {
+		return nil
+	}
+	return strings.Split(s, ",")
+}
+
+// fields lists the keys of a mapping, inlined ones in their place.
+func fields(t reflect.Type) []field {
+	var all []field
+	for i := range t.NumField() {
+		f := t.Field(i)
+		name := f.Tag.Get("yaml")
+		switch name {
+		case "", "-":
+		case ",inline":
+			for _, inner := range fields(f.Type) {
+				inner.index = append(slices.Clone(f.Index), inner.index...)
+				all = append(all, inner)
+			}
+		default:
+			all = append(all, field{StructField: f, name: name, index: f.Index, owner: t})
+		}
+	}
+	return all
+}
+
+// structOf returns the struct behind a mapping or a list of mappings; nil for
+// other values.
+func structOf(t reflect.Type) (inner reflect.Type, list bool) {
+	switch t {
+	case reflect.TypeFor[Address](), reflect.TypeFor[netip.Prefix]():
+		return nil, false
+	}
+	switch t.Kind() {
+	case reflect.Pointer:
+		return structOf(t.Elem())
+	case reflect.Slice:
+		inner, _ = structOf(t.Elem())
+		return inner, true
+	case reflect.Struct:
+		return t, false
+	default:
+		return nil, false
+	}
+}
+
+// words names a type as the reference does.
+func words(t reflect.Type) string {
+	switch t {
+	case reflect.TypeFor[time.Duration]():
+		return "duration"
+	case reflect.TypeFor[Address]():
+		return "address"
+	case reflect.TypeFor[netip.Prefix]():
+		return "network"
+	case reflect.TypeFor[Mode]():
+		return "mode"
+	case reflect.TypeFor[balance.Policy]():
+		return "one of"
+	}
+	switch t.Kind() {
+	case reflect.Pointer:
+		return words(t.Elem())
+	case reflect.Slice:
+		one := words(t.Elem())
+		if one == "address" {
+			return "list of addresses"
+		}
+		return "list of " + one + "s"
+	case reflect.Int:
+		return "whole number"
+	case reflect.Bool:
+		return "true or false"
+	case reflect.Struct:
+		return "mapping"
+	default:
+		return "text"
+	}
+}
