@@ -71,6 +71,7 @@ var edges = []edge{
 	{"cmd/holdfast", "internal/cli", "the program is its command line"},
 	{"internal/cli", "balance", "the words for its policies"},
 	{"internal/cli", "health", "flags become a check"},
+	{"internal/cli", "internal/config", "one parser of addresses, for arguments and the file"},
 	{"internal/cli", "internal/probe", "what the laboratory lacks here"},
 	{"internal/cli", "internal/daemon", "what the relay command runs"},
 	{"internal/cli", "internal/scene", "what the demo command plays"},

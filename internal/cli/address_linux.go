@@ -10,51 +10,44 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/holdfast-net/holdfast/internal/config"
 	"github.com/holdfast-net/holdfast/relay"
 )
 
 // parseListen understands an address to listen on. A port alone means every
 // address of both families, which are two sockets.
 func parseListen(s string, ipv6 bool) ([]relay.Address, error) {
-	port, ok := strings.CutPrefix(s, ":")
-	if !ok || strings.Contains(port, ":") {
-		a, err := relay.ParseAddress(s)
+	if s == ":0" && !ipv6 {
+		return []relay.Address{everywhere(netip.IPv4Unspecified(), 0)}, nil
+	}
+	a, err := config.ParseListen(s)
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("LISTEN %w", err)
+	case a.IsUnix() || a.Addr.IsValid():
+		r, err := relayAddress(a)
 		if err != nil {
-			return nil, listenHint(s, err)
+			return nil, fmt.Errorf("LISTEN: %w", err)
 		}
-		return []relay.Address{a}, nil
+		return []relay.Address{r}, nil
 	}
-	n, err := strconv.ParseUint(port, 10, 16)
-	if err != nil {
-		return nil, fmt.Errorf("LISTEN %q: %q is not a port number", s, port)
-	}
-	if n == 0 && ipv6 {
-		return nil, fmt.Errorf("LISTEN %q: port 0 would be another one for each address family; write 127.0.0.1:0 or [::1]:0", s)
-	}
-	all := []relay.Address{relay.AddressFrom(netip.AddrPortFrom(netip.IPv4Unspecified(), uint16(n)))}
+	all := []relay.Address{everywhere(netip.IPv4Unspecified(), a.Port)}
 	if ipv6 {
-		all = append(all, relay.AddressFrom(netip.AddrPortFrom(netip.IPv6Unspecified(), uint16(n))))
+		all = append(all, everywhere(netip.IPv6Unspecified(), a.Port))
 	}
 	return all, nil
 }
 
-func listenHint(s string, err error) error {
-	if _, perr := strconv.ParseUint(s, 10, 16); perr == nil {
-		return fmt.Errorf("LISTEN %q is a number; write :%s for that port on every address", s, s)
+func everywhere(ip netip.Addr, port uint16) relay.Address {
+	return relay.AddressFrom(netip.AddrPortFrom(ip, port))
+}
+
+// relayAddress is an address that has no host name, as the relay has it.
+func relayAddress(a config.Address) (relay.Address, error) {
+	if a.IsUnix() {
+		return relay.ParseAddress(a.String())
 	}
-	if strings.HasPrefix(s, "/") {
-		return fmt.Errorf("LISTEN %q is a path; write unix:%s for a unix socket", s, s)
-	}
-	if host, port, splitErr := net.SplitHostPort(s); splitErr == nil && !strings.HasPrefix(s, "unix:") {
-		if _, perr := netip.ParseAddr(host); perr != nil {
-			return fmt.Errorf("LISTEN %q: a service listens on an address, not on a host name; write 127.0.0.1:%s, or :%s for every address", s, port, port)
-		}
-		return fmt.Errorf("LISTEN %q: %q is not a port number", s, port)
-	}
-	if _, perr := netip.ParseAddr(s); perr == nil {
-		return fmt.Errorf("LISTEN %q has no port", s)
-	}
-	return fmt.Errorf("LISTEN: %w", err)
+	return relay.AddressFrom(a.AddrPort()), nil
 }
 
 // A backendArg is one BACKEND of the command line; its host may be a name.
@@ -71,20 +64,17 @@ const defaultWeight = 100
 func parseBackend(s string) (backendArg, error) {
 	where, rest, more := strings.Cut(s, ",")
 	b := backendArg{Backend: relay.Backend{Name: where, Weight: defaultWeight}}
-	a, err := relay.ParseAddress(where)
+	a, err := config.ParseBackendAddress(where)
 	switch {
-	case err == nil:
-		b.Address = a
-		b.Name = a.String()
-		if !a.IsUnix() && a.AddrPort().Port() == 0 {
-			return b, fmt.Errorf("BACKEND %q: port 0 cannot be connected to", s)
-		}
-	case strings.HasPrefix(where, "unix:"):
-		return b, fmt.Errorf("BACKEND: %w", err)
+	case err != nil:
+		return b, fmt.Errorf("BACKEND %w", err)
+	case a.Host != "":
+		b.host, b.port = a.Host, a.Port
 	default:
-		if b.host, b.port, err = splitName(s, where); err != nil {
-			return b, err
+		if b.Address, err = relayAddress(a); err != nil {
+			return b, fmt.Errorf("BACKEND: %w", err)
 		}
+		b.Name = b.Address.String()
 	}
 	seen := make(map[string]bool)
 	for more {
@@ -136,33 +126,6 @@ func (b *backendArg) set(key, value string, hasValue bool) error {
 		b.MaxConnections, err = number(1 << 30)
 	}
 	return err
-}
-
-// splitName takes HOST:PORT apart whose host is not an address.
-func splitName(s, where string) (host string, port uint16, err error) {
-	if _, err := strconv.ParseUint(where, 10, 16); err == nil {
-		return "", 0, fmt.Errorf("BACKEND %q is a number; write 127.0.0.1:%s for that port of this host", s, where)
-	}
-	if strings.HasPrefix(where, "/") {
-		return "", 0, fmt.Errorf("BACKEND %q is a path; write unix:%s for a unix socket", s, where)
-	}
-	if _, err := netip.ParseAddr(where); err == nil {
-		return "", 0, fmt.Errorf("BACKEND %q has no port", s)
-	}
-	host, text, err := net.SplitHostPort(where)
-	if err != nil {
-		return "", 0, fmt.Errorf("BACKEND %q is not ADDRESS:PORT or unix:/path", s)
-	}
-	n, err := strconv.ParseUint(text, 10, 16)
-	switch {
-	case err != nil || n == 0:
-		return "", 0, fmt.Errorf("BACKEND %q: %q is not a port number", s, text)
-	case host == "":
-		return "", 0, fmt.Errorf("BACKEND %q has no address; write 127.0.0.1:%d for that port of this host", s, n)
-	case strings.ContainsAny(host, ":/ ") || strings.Trim(host, "0123456789.") == "":
-		return "", 0, fmt.Errorf("BACKEND %q: %q is neither an address nor a host name", s, host)
-	}
-	return host, uint16(n), nil
 }
 
 // resolve looks the backend's host name up, once: what it is later is for a

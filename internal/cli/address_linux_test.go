@@ -18,13 +18,13 @@ func TestParseListen(t *testing.T) {
 		"127.0.0.1:0":      "127.0.0.1:0",
 
 		"8080":           `LISTEN "8080" is a number; write :8080 for that port on every address`,
-		"localhost:80":   `LISTEN "localhost:80": a service listens on an address, not on a host name; write 127.0.0.1:80, or :80 for every address`,
+		"localhost:80":   `LISTEN "localhost:80" names a host; a service listens on an address: write 127.0.0.1:80, or :80 for every address`,
 		"127.0.0.1":      `LISTEN "127.0.0.1" has no port`,
 		"::1":            `LISTEN "::1" has no port`,
 		"127.0.0.1:http": `LISTEN "127.0.0.1:http": "http" is not a port number`,
 		":http":          `LISTEN ":http": "http" is not a port number`,
 		":70000":         `LISTEN ":70000": "70000" is not a port number`,
-		":0":             `LISTEN ":0": port 0 would be another one for each address family; write 127.0.0.1:0 or [::1]:0`,
+		":0":             `LISTEN ":0" would be another port for each address family; write 127.0.0.1:0 or [::1]:0`,
 		"/run/x.sock":    `LISTEN "/run/x.sock" is a path; write unix:/run/x.sock for a unix socket`,
 		"unix:":          `the path of the unix socket is missing`,
 	} {
@@ -45,6 +45,9 @@ func TestParseListen(t *testing.T) {
 
 func TestParseListenWithoutIPv6(t *testing.T) {
 	if got, err := parseListen(":80", false); err != nil || len(got) != 1 || got[0].String() != "0.0.0.0:80" {
+		t.Errorf("parseListen gave %v, %v", got, err)
+	}
+	if got, err := parseListen(":0", false); err != nil || len(got) != 1 || got[0].String() != "0.0.0.0:0" {
 		t.Errorf("parseListen gave %v, %v", got, err)
 	}
 }
@@ -75,11 +78,11 @@ func TestParseBackendRefuses(t *testing.T) {
 		":6379":                    `BACKEND ":6379" has no address; write 127.0.0.1:6379 for that port of this host`,
 		"10.0.0.1":                 `BACKEND "10.0.0.1" has no port`,
 		"10.0.0.1:0":               `BACKEND "10.0.0.1:0": port 0 cannot be connected to`,
-		"10.0.0.300:80":            `BACKEND "10.0.0.300:80": "10.0.0.300" is neither an address nor a host name`,
-		"host":                     `BACKEND "host" is not ADDRESS:PORT or unix:/path`,
+		"10.0.0.300:80":            `BACKEND "10.0.0.300:80": 10.0.0.300 is no IP address; an IPv4 address has four numbers from 0 to 255`,
+		"host":                     `BACKEND "host" has no port; write host:PORT`,
 		"host:http":                `BACKEND "host:http": "http" is not a port number`,
 		"/run/x":                   `BACKEND "/run/x" is a path; write unix:/run/x for a unix socket`,
-		"http://host:80":           `BACKEND "http://host:80" is not ADDRESS:PORT or unix:/path`,
+		"http://host:80":           `BACKEND "http://host:80": write it without http://, as ADDRESS:PORT`,
 		"10.0.0.1:1,weight=-1":     `weight=-1 is not a number from 0 to 65535`,
 		"10.0.0.1:1,weight=65536":  `weight=65536 is not a number from 0 to 65535`,
 		"10.0.0.1:1,weight":        `weight= has no value`,
