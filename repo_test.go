@@ -74,6 +74,7 @@ var edges = []edge{
 	{"internal/cli", "internal/config", "one parser of addresses, for arguments and the file"},
 	{"internal/cli", "internal/probe", "what the laboratory lacks here"},
 	{"internal/cli", "internal/daemon", "what the relay command runs"},
+	{"internal/cli", "internal/sys", "a demonstration gets more of the processors"},
 	{"internal/cli", "internal/scene", "what the demo command plays"},
 	{"internal/cli", "lab", "a demonstration takes everything with it, however it ends"},
 	{"internal/cli", "lab/traffic", "the server that scenes run as a process"},
@@ -372,6 +373,29 @@ func TestArchitecture(t *testing.T) {
 					}
 				}
 			}
+		}
+	})
+
+	t.Run("only internal/sys calls the kernel", func(t *testing.T) {
+		types := []string{"Errno", "Signal"} // a conversion is no call
+		for _, f := range files {
+			if f.test || f.pkg == "internal/sys" {
+				continue
+			}
+			ast.Inspect(f.ast, func(n ast.Node) bool {
+				call, ok := n.(*ast.CallExpr)
+				if !ok {
+					return true
+				}
+				sel, ok := call.Fun.(*ast.SelectorExpr)
+				if !ok {
+					return true
+				}
+				if x, ok := sel.X.(*ast.Ident); ok && x.Name == "syscall" && !slices.Contains(types, sel.Sel.Name) {
+					t.Errorf("%s, line %d calls syscall.%s: what is asked of the kernel has a name and a document in internal/sys", f.path, fset.Position(n.Pos()).Line, sel.Sel.Name)
+				}
+				return true
+			})
 		}
 	})
 

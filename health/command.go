@@ -68,7 +68,7 @@ func (p *probe) command(ctx context.Context) (missing string, cleanup func(), er
 	go awaitExit(cmd.Process.Pid, exited)
 	// The group is killed before its leader is reaped: until then the number
 	// cannot be another group's.
-	killGroup := func() { _ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+	killGroup := func() { _ = sys.SignalGroup(cmd.Process.Pid, syscall.SIGKILL) }
 
 	select {
 	case <-ctx.Done():

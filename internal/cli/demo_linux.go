@@ -20,6 +20,7 @@ import (
 
 	"github.com/holdfast-net/holdfast/internal/probe"
 	"github.com/holdfast-net/holdfast/internal/scene"
+	"github.com/holdfast-net/holdfast/internal/sys"
 	"github.com/holdfast-net/holdfast/lab"
 	"github.com/holdfast-net/holdfast/lab/traffic"
 )
@@ -371,16 +372,7 @@ func enterLab() {
 	lab.Main()
 	const nice = -10
 	_ = os.WriteFile("/proc/self/autogroup", []byte(strconv.Itoa(nice)), 0)
-	// A priority is a thread's; a process gets that of the thread that made it.
-	threads, err := os.ReadDir("/proc/self/task")
-	if err != nil {
-		return
-	}
-	for _, t := range threads {
-		if id, err := strconv.Atoi(t.Name()); err == nil {
-			_ = syscall.Setpriority(syscall.PRIO_PROCESS, id, nice)
-		}
-	}
+	_ = sys.SetNice(nice)
 }
 
 // tell is for who watches; whoever wants JSON does not.

@@ -199,7 +199,7 @@ func (e *end) reset() error {
 
 // A keeper is a process that does nothing but hold an end, so that killing it
 // ends the connection as the kernel does for a killed program.
-type keeper struct{ pid int }
+type keeper struct{ process *os.Process }
 
 func (e *end) keep() (*keeper, error) {
 	sleep, err := exec.LookPath("sleep")
@@ -213,10 +213,7 @@ func (e *end) keep() (*keeper, error) {
 	defer null.Close()
 	k := &keeper{}
 	cerr := e.raw.Control(func(fd uintptr) {
-		// ForkExec and not os/exec, which would make the socket blocking.
-		k.pid, err = syscall.ForkExec(sleep, []string{"sleep", "120"}, &syscall.ProcAttr{
-			Files: []uintptr{null.Fd(), null.Fd(), null.Fd(), fd}, Sys: &syscall.SysProcAttr{Setpgid: true},
-		})
+		k.process, err = sys.StartHolding(sleep, []string{"sleep", "120"}, []uintptr{null.Fd(), null.Fd(), null.Fd(), fd})
 	})
 	return k, errors.Join(cerr, err)
 }
@@ -225,8 +222,8 @@ func (e *end) keep() (*keeper, error) {
 func (k *keeper) kill(e *end) (time.Time, error) {
 	err := e.conn.Close()
 	at := time.Now()
-	err = errors.Join(err, syscall.Kill(k.pid, syscall.SIGKILL))
-	_, werr := syscall.Wait4(k.pid, nil, 0, nil)
+	err = errors.Join(err, k.process.Kill())
+	_, werr := k.process.Wait()
 	return at, errors.Join(err, werr)
 }
 

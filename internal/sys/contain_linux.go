@@ -37,12 +37,20 @@ func InheritedFiles() ([]uintptr, error) {
 	return files, nil
 }
 
+// StartHolding starts a program, in a process group of its own and with an empty
+// environment, that has files as its descriptors, which count from 0. It leaves
+// them as they are; os/exec would make a socket blocking for everybody who
+// shares it.
+func StartHolding(path string, argv []string, files []uintptr) (*os.Process, error) {
+	return start(path, argv, &syscall.ProcAttr{Files: files, Sys: &syscall.SysProcAttr{Setpgid: true}})
+}
+
 // StartContained starts a program as the first process of a new PID and a new
 // mount namespace and in a session of its own; what it starts ends with it. Its
 // descriptors are files, which count from 0. It is killed when the calling
 // thread ends: the caller has locked the thread, for as long as it is to live.
 func StartContained(path string, argv, env []string, files []uintptr) (*os.Process, error) {
-	pid, err := syscall.ForkExec(path, argv, &syscall.ProcAttr{
+	return start(path, argv, &syscall.ProcAttr{
 		Env: env, Files: files,
 		Sys: &syscall.SysProcAttr{
 			Cloneflags: unix.CLONE_NEWPID | unix.CLONE_NEWNS,
@@ -50,8 +58,12 @@ func StartContained(path string, argv, env []string, files []uintptr) (*os.Proce
 			Setsid:     true,
 		},
 	})
+}
+
+func start(path string, argv []string, attr *syscall.ProcAttr) (*os.Process, error) {
+	pid, err := syscall.ForkExec(path, argv, attr)
 	if err != nil {
-		return nil, fmt.Errorf("start %s in new namespaces: %w", path, err)
+		return nil, fmt.Errorf("start %s: %w", path, err)
 	}
 	return os.FindProcess(pid)
 }

@@ -1,6 +1,7 @@
 package sys
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/user"
@@ -66,6 +67,26 @@ func SignalGroup(group int, sig syscall.Signal) error { return Signal(-group, si
 // process's child; any other it leaves alone.
 func ReapEnded(pid int) {
 	_, _ = unix.Wait4(pid, nil, unix.WNOHANG, nil) // not ours, or not ended: nothing to collect
+}
+
+// SetNice gives every thread of this process another nice value, from -20, the
+// most of a processor, to 19. A lower one than before needs CAP_SYS_NICE. New
+// threads and processes have that of the thread that made them.
+func SetNice(nice int) error {
+	threads, err := os.ReadDir("/proc/self/task")
+	if err != nil {
+		return err
+	}
+	for _, t := range threads {
+		id, err := strconv.Atoi(t.Name())
+		if err == nil {
+			err = unix.Setpriority(unix.PRIO_PROCESS, id, nice)
+		}
+		if err != nil && !errors.Is(err, unix.ESRCH) { // a thread that has ended meanwhile
+			return fmt.Errorf("setpriority of thread %s: %w", t.Name(), err)
+		}
+	}
+	return nil
 }
 
 // ErrnoName returns the kernel's name of an error, as "ECONNRESET", or its
