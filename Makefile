@@ -20,7 +20,12 @@ FUZZTIME ?= 20s
 TESTFLAGS ?=
 BENCHFLAGS ?=
 
-.PHONY: help build demo test check campaign bench fmt lint vet generate fuzz setup clean
+# Where install puts things: below DESTDIR, for a package or a try.
+DESTDIR ?=
+PREFIX ?= /usr
+ARCHES ?= amd64 arm64
+
+.PHONY: help build demo test check campaign bench fmt lint vet generate fuzz install dist setup clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -72,6 +77,49 @@ fuzz: ## [FUZZTIME=20s]: every fuzz target for that long
 			echo "$$pkg $$f"; $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) $$pkg; \
 		done; \
 	done
+
+# The program is built first, by whoever may; root needs no Go to install it. A configuration that
+# is there stays.
+install: | bin/holdfast ## [DESTDIR=] [PREFIX=/usr]: program, man pages, completion, systemd unit, example
+	@install -D -m 0755 bin/holdfast '$(DESTDIR)$(PREFIX)/bin/holdfast'
+	@$(MAKE) --no-print-directory install-rest COMPLETE=bin/holdfast
+
+.PHONY: install-rest
+install-rest:
+	@install -d '$(DESTDIR)$(PREFIX)/share/man/man1' '$(DESTDIR)$(PREFIX)/share/man/man5'
+	@install -m 0644 docs/man/*.1 '$(DESTDIR)$(PREFIX)/share/man/man1/'
+	@install -m 0644 docs/man/*.5 '$(DESTDIR)$(PREFIX)/share/man/man5/'
+	@install -d '$(DESTDIR)$(PREFIX)/share/bash-completion/completions' '$(DESTDIR)$(PREFIX)/share/zsh/site-functions' \
+		'$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d'
+	@$(COMPLETE) completion bash >'$(DESTDIR)$(PREFIX)/share/bash-completion/completions/holdfast'
+	@$(COMPLETE) completion zsh >'$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_holdfast'
+	@$(COMPLETE) completion fish >'$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/holdfast.fish'
+	@install -d '$(DESTDIR)$(PREFIX)/lib/systemd/system'
+	@sed 's|/usr/bin/holdfast|$(PREFIX)/bin/holdfast|' packaging/systemd/holdfast.service >'$(DESTDIR)$(PREFIX)/lib/systemd/system/holdfast.service'
+	@install -D -m 0644 packaging/sysusers.d/holdfast.conf '$(DESTDIR)$(PREFIX)/lib/sysusers.d/holdfast.conf'
+	@install -d '$(DESTDIR)/etc/logrotate.d'
+	@sed 's|/usr/bin/holdfast|$(PREFIX)/bin/holdfast|' packaging/logrotate.d/holdfast >'$(DESTDIR)/etc/logrotate.d/holdfast'
+	@install -D -m 0644 packaging/prometheus/holdfast.rules.yaml '$(DESTDIR)$(PREFIX)/share/doc/holdfast/holdfast.rules.yaml'
+	@install -D -m 0644 packaging/holdfast.yaml '$(DESTDIR)$(PREFIX)/share/doc/holdfast/holdfast.yaml'
+	@[ -e '$(DESTDIR)/etc/holdfast/holdfast.yaml' ] || install -D -m 0644 packaging/holdfast.yaml '$(DESTDIR)/etc/holdfast/holdfast.yaml'
+	@chmod 0644 '$(DESTDIR)$(PREFIX)/share/bash-completion/completions/holdfast' '$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_holdfast' \
+		'$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/holdfast.fish' \
+		'$(DESTDIR)$(PREFIX)/lib/systemd/system/holdfast.service' '$(DESTDIR)/etc/logrotate.d/holdfast'
+
+# The same commit gives the same bytes.
+dist: build ## [ARCHES="amd64 arm64"]: bin/holdfast-linux-ARCH.tar.gz of what install installs, and their sums
+	@for arch in $(ARCHES); do \
+		tree=$$(mktemp -d); \
+		mkdir -p $$tree/usr/bin; \
+		CGO_ENABLED=0 GOOS=linux GOARCH=$$arch $(GO) build -trimpath -ldflags='-s -w' -o $$tree/usr/bin/holdfast ./cmd/holdfast; \
+		$(MAKE) --no-print-directory install-rest COMPLETE=bin/holdfast DESTDIR=$$tree PREFIX=/usr; \
+		tar -C $$tree --sort=name --owner=0 --group=0 --numeric-owner --mtime=@$$(git log -1 --format=%ct) --mode=u=rwX,go=rX -cf - . | \
+			gzip -9n >bin/holdfast-linux-$$arch.tar.gz; \
+		rm -rf $$tree; \
+	done; cd bin; sha256sum holdfast-linux-*.tar.gz | tee SHA256SUMS
+
+bin/holdfast:
+	@$(MAKE) --no-print-directory build
 
 setup: ## install what the tests need, and nothing else (Debian, root)
 	@scripts/setup test

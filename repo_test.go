@@ -55,11 +55,12 @@ var packages = map[string]int{
 	"internal/bench": 31,
 	"internal/scene": 32,
 
-	"internal/journal": 40,
-	"internal/daemon":  41,
-	"internal/metrics": 42,
-	"internal/cli":     44,
-	"cmd/holdfast":     45,
+	"internal/journal":   40,
+	"internal/daemon":    41,
+	"internal/metrics":   42,
+	"internal/cli":       44,
+	"internal/reference": 45,
+	"cmd/holdfast":       45,
 
 	".":                  49, // documentation and this test
 	"scripts/testreport": 49, // a tool of the Makefile
@@ -89,6 +90,9 @@ var edges = []edge{
 	{"internal/journal", "relay", "the end of a connection is kept as it came, and made readable when it is read"},
 	{"internal/bench", "internal/sys", "a load generator that is no bottleneck: epoll and raw sockets"},
 	{"internal/bench", "lab", "client, proxy and backend are hosts of their own"},
+	{"internal/reference", "internal/cli", "a page for each command"},
+	{"internal/reference", "internal/config", "a page for each key"},
+	{"internal/reference", "internal/metrics", "an entry for each metric"},
 	{"internal/metrics", "admin", "a scrape is a status, in numbers"},
 	{"health", "internal/sys", "an exit is awaited without being reaped, so that the group can still be killed"},
 	{"internal/netns", "internal/sys", "unshare and setns"},
@@ -131,7 +135,7 @@ var modules = []dependency{
 	{"github.com/google/go-cmp", []string{"tests"}, "a difference is shown, not two walls of text"},
 	{"github.com/prometheus/client_golang", []string{"internal/metrics"}, "nobody counts for Prometheus: it is shown what is known anyway"},
 	{"github.com/rogpeppe/go-internal", []string{"tests"}, "testscript: the command line's tests read like a session"},
-	{"github.com/spf13/cobra", []string{"internal/cli"}, "only the command line has flags"},
+	{"github.com/spf13/cobra", []string{"internal/cli", "internal/reference"}, "only the command line has flags, and their documentation"},
 	{"github.com/vishvananda/netlink", []string{"internal/rtnl"}, "one door to rtnetlink, in netip types and one form of error"},
 	{"go.uber.org/goleak", []string{"tests"}, "it looks for goroutines that a test has left"},
 	{"golang.org/x/sys", []string{"internal/sys"}, "one door to the kernel: what is not there is not called"},

@@ -192,9 +192,13 @@ func serviceMetrics() Group {
 	return Group{"Services", []Metric{
 		{
 			Name: "holdfast_service_up", Labels: []string{"service"},
-			Help:  "1 while a backend of the service can take a client; 0 while clients are refused, or the service drains.",
-			About: "The alert to wake somebody for.",
-			read:  eachService(func(s *service, set setFunc) { set(boolean(s.State == serviceUp), s.Name) }),
+			Help:  "1 while a backend of the service can take a client; 0 while its clients are refused.",
+			About: "The alert to wake somebody for. Absent for a service that was removed and drains, and while the node stops: they take no clients on purpose.",
+			read: eachService(func(s *service, set setFunc) {
+				if s.State != serviceDrain {
+					set(boolean(s.State == serviceUp), s.Name)
+				}
+			}),
 		}, {
 			Name: "holdfast_service_connections", Labels: []string{"service", "state"},
 			Help:  "Connections of the service now: active (established) or inactive (being made, or ending).",

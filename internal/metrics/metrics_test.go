@@ -304,6 +304,14 @@ func TestRemovedAndAddedAgain(t *testing.T) {
 	}
 }
 
+// A service that takes no clients on purpose is neither up nor down.
+func TestDraining(t *testing.T) {
+	text := ours(scrape(t, &fake{status: admin.Status{Services: []admin.Service{{Name: "web", State: "drain", Active: 3}}}}, "text/plain"))
+	if strings.Contains(text, "holdfast_service_up{") || !strings.Contains(text, `holdfast_service_connections{service="web",state="active"} 3`) {
+		t.Errorf("a draining service:\n%s", text)
+	}
+}
+
 // Accepted, refused, ended and what is still there tell one story.
 func TestSums(t *testing.T) {
 	f := full()

@@ -1,0 +1,84 @@
+package main
+
+import "strings"
+
+// sibling is a line that an example needs beside the key that it is about.
+type sibling struct{ name, text string }
+
+// around is what must stand before and after the keys of a mapping.
+func around(path string) (before, after []sibling) {
+	switch {
+	case path == "services":
+		return []sibling{{"name", "web"}, {"listen", `":8080"`}}, []sibling{{"backends", "\n- address: 10.0.0.21:80"}}
+	case path == "services[].backends":
+		return []sibling{{"address", "10.0.0.21:80"}}, nil
+	case strings.HasSuffix(path, ".exchange"):
+		return []sibling{{"expect", `"+PONG"`}}, nil
+	case strings.HasSuffix(path, ".command"):
+		return []sibling{{"argv", "[/usr/local/bin/check-db]"}}, nil
+	case path == "": // the whole file
+		return nil, []sibling{{"services", "\n- name: web\n  listen: \":8080\"\n  backends:\n    - address: 10.0.0.21:80"}}
+	}
+	return nil, nil
+}
+
+// exampleFile is a whole file, as short as it can be, in which the key has the
+// value of its note.
+func exampleFile(k *key) string {
+	var chain []*key
+	for ; k != nil; k = k.parent {
+		chain = append([]*key{k}, chain...)
+	}
+	var b strings.Builder
+	putKeys(&b, "", chain, "")
+	return b.String()
+}
+
+// putKeys writes the mapping at path, which has the key that the chain leads to.
+func putKeys(b *strings.Builder, path string, chain []*key, by string) {
+	before, after := around(path)
+	next := chain[0]
+	put := func() {
+		b.WriteString(by + next.name + ":")
+		if len(chain) == 1 {
+			b.WriteString(value(next.note.example, by+"  "))
+			return
+		}
+		b.WriteByte('\n')
+		if !next.list {
+			putKeys(b, next.Path, chain[1:], by+"  ")
+			return
+		}
+		var item strings.Builder
+		putKeys(&item, next.Path, chain[1:], by+"    ")
+		b.WriteString(by + "  - " + strings.TrimPrefix(item.String(), by+"    "))
+		if also := chain[1].note.also; also != "" {
+			b.WriteString(by + "  - " + also + "\n")
+		}
+	}
+	done := false
+	for _, s := range before {
+		if s.name == next.name {
+			put()
+			done = true
+			continue
+		}
+		b.WriteString(by + s.name + ":" + value(s.text, by+"  "))
+	}
+	if !done {
+		put()
+	}
+	for _, s := range after {
+		if s.name != next.name {
+			b.WriteString(by + s.name + ":" + value(s.text, by+"  "))
+		}
+	}
+}
+
+// value is a value behind its key: on the same line, or as a block below.
+func value(text, by string) string {
+	if block, ok := strings.CutPrefix(text, "\n"); ok {
+		return "\n" + indent(block, by) + "\n"
+	}
+	return " " + text + "\n"
+}

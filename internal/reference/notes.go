@@ -1,0 +1,248 @@
+package main
+
+import "strings"
+
+// A note is what the schema does not say of a key.
+type note struct {
+	without string // what holds without the key, where its tag names no default
+	reload  string // what a reload does with another value, and for whom
+	example string // its value in the example, as YAML; may have several lines
+	also    string // one more item of the list that the example is in
+	more    string // Markdown
+}
+
+// What a reload does.
+const (
+	forNew     = "Holds for clients that come after the reload. Established connections are not touched."
+	forAll     = "Holds at once, for established connections too."
+	keysInside = "See the keys in it."
+	notByOne   = "Cannot be changed by a reload: it is refused, and says so. Restart the node."
+	checksAnew = "The checks go on with the new value. The backend's state stays what it is until they say otherwise."
+)
+
+const (
+	seeBounds    = "[Choose the bounds](../../guide/bounds.md) says what a value costs."
+	seeDaemon    = "[Run the daemon](../../guide/daemon.md) has the whole story."
+	seeMaintain  = "[Drain a backend for maintenance](../../guide/maintenance.md) has the whole story."
+	checkTarget  = "The connections of clients still go to the backend's address: only the check goes elsewhere."
+	oneCheck     = "Exactly one of `tcp`, `http`, `exchange`, `command` and `none` may be there."
+	checkChanged = "Another check takes the place of the one before. The backend's state stays what it is until it says otherwise."
+)
+
+// notes are by path, in the order of the schema.
+var notes = map[string]note{
+	"node": {
+		reload:  "The new name is in everything that is said from then on.",
+		example: `lb1`,
+	},
+
+	"services": {
+		reload: "A service is known by its name. A new one begins to listen; of one that is there, only what differs changes; one that is gone stops listening, " +
+			"and its connections end by themselves within its `drain`.",
+		example: "\n- name: web\n  listen: \":8080\"\n  backends:\n    - address: 10.0.0.21:80\n    - address: 10.0.0.22:80",
+		more:    "[Put it in front of PostgreSQL](../../guide/postgresql.md) builds one step by step.",
+	},
+	"services[].name": {
+		reload:  "Another name is another service. The one before drains; its addresses pass to the new one with their queues, and no client is refused in between.",
+		example: `web`,
+	},
+	"services[].listen": {
+		reload: "Every new address is bound before anything changes, so an address that is in use changes nothing. An address that stays keeps its socket and its queue. " +
+			"One that is gone refuses clients; connections that came by it stay.",
+		example: `["10.0.0.100:6379", "[2001:db8::100]:6379", "unix:/run/holdfast/redis.sock"]`,
+		more: "`:PORT` is one socket for IPv4 and IPv6. A port below 1024 needs `CAP_NET_BIND_SERVICE`, which the unit gives. " +
+			"The file of a unix socket has the mode that the node's umask leaves it, and a client needs the right to write to it.",
+	},
+	"services[].engine": {
+		reload:  forNew,
+		example: `relay`,
+		more:    "`packet` is not supported by this version, and refused.",
+	},
+	"services[].balance": {
+		reload:  forNew,
+		example: `source-hash`,
+		more: "| value | a new client goes to | good for |\n|---|---|---|\n" +
+			"| `least-connections` | the backend with the fewest connections for its weight | long connections, backends of different speed |\n" +
+			"| `round-robin` | each backend in turn, by weight | short connections of equal cost |\n" +
+			"| `source-hash` | the same backend for one address | caches that warm up by client |\n",
+	},
+	"services[].backends": {
+		reload: "A backend is known by its name. A new one gets clients once its check says that it is up; of one that is there, only what differs changes; " +
+			"one that is gone gets no new clients, and its connections end by themselves within `drain`.",
+		example: "\n- {name: r1, address: 10.0.0.21:6379}\n- {name: r2, address: 10.0.0.22:6379, backup: true}",
+		more:    seeMaintain,
+	},
+	"services[].backends[].name": {
+		without: "its address",
+		reload:  "Another name is another backend, also at the same address: the one before drains.",
+		example: `r1`,
+		more:    "Give names: commands, events and metrics use them, and they stay when an address changes.",
+	},
+	"services[].backends[].address": {
+		reload:  "New clients go to the new address. Connections to the one before stay as they are.",
+		example: `db1.example.net:5432`,
+		more: "A host name that cannot be found refuses the file. The node does not look it up again by itself: `holdfast reload` does, " +
+			"and takes what has changed as a change of the file.",
+	},
+	"services[].backends[].weight": {
+		reload:  "Holds for clients that come after the reload. A weight that was set by hand stays until this key says something else than when that was done.",
+		example: `50`,
+		more:    "A client goes to a backend with weight 200 twice as often as to one with 100. " + seeMaintain,
+	},
+	"services[].backends[].max_connections": {
+		reload:  "Holds for clients that come after the reload: a lower bound cuts nobody off.",
+		example: `200`,
+		more:    "Set it where the backend itself has a limit (`max_connections` of PostgreSQL, `maxclients` of Redis), below that limit: the next backend is chosen in time, in place of an error from this one.",
+	},
+	"services[].backends[].backup": {
+		reload:  forNew,
+		example: `true`,
+		also:    `address: 10.0.0.22:80`,
+		more:    "Connections that a backup has got stay with it when the others are back.",
+	},
+
+	"services[].health": {
+		without: "`tcp: {}`, with the bounds below",
+		reload:  keysInside,
+		example: "\nhttp: {path: /healthz}\ninterval: 500ms",
+		more:    seeBounds,
+	},
+	"services[].health.tcp": {
+		without: "it is what holds where no other kind of check is named",
+		reload:  checkChanged, example: `{}`, more: oneCheck,
+	},
+	"services[].health.http": {
+		without: "no such check",
+		reload:  checkChanged, example: `{path: /healthz, status: 200-299, host: app.example.net}`, more: oneCheck,
+	},
+	"services[].health.exchange": {
+		without: "no such check",
+		reload:  checkChanged, example: `{send: "PING\r\n", expect: "+PONG"}`, more: oneCheck,
+	},
+	"services[].health.command": {
+		without: "no such check",
+		reload:  checkChanged, example: `{argv: [/usr/bin/pg_isready, -q, -h, 10.0.0.21]}`,
+		more: oneCheck + " One program is started for each check of each backend: mind the interval.",
+	},
+	"services[].health.none": {
+		without: "backends are checked",
+		reload:  checkChanged, example: `{}`,
+		more: oneCheck + " A refused connect still goes to the next backend, for that one client.",
+	},
+	"services[].health.interval": {reload: checksAnew, example: `100ms`, more: seeBounds},
+	"services[].health.timeout":  {reload: checksAnew, example: `500ms`, more: seeBounds},
+	"services[].health.fall":     {reload: checksAnew, example: `2`, more: seeBounds},
+	"services[].health.rise":     {reload: checksAnew, example: `1`, more: seeBounds},
+
+	"services[].health.http.path": {reload: checksAnew, example: `/healthz?deep=1`},
+	"services[].health.http.status": {
+		reload: checksAnew, example: `"200-299,404"`,
+		more: "A redirect is an answer like any other: it is not followed.",
+	},
+	"services[].health.http.host":       {reload: checksAnew, example: `app.example.net`},
+	"services[].health.exchange.send":   {reload: checksAnew, example: `"PING\r\n"`, more: `In double quotes YAML knows \r, \n, \t and \x00.`},
+	"services[].health.exchange.expect": {reload: checksAnew, example: `"+PONG"`, more: `In double quotes YAML knows \r, \n, \t and \x00.`},
+	"services[].health.command.argv": {
+		reload: checksAnew, example: `[/usr/local/bin/check-db, --quick]`,
+		more: "The program is looked for in the node's own `PATH`, which is all that it gets of the environment besides `HOLDFAST_BACKEND` and `HOLDFAST_ADDRESS`. When `timeout` is over it is killed, with everything that it has started.",
+	},
+	"services[].health.command.user": {
+		reload: checksAnew, example: `nobody`,
+		more: "Under the systemd unit this needs two capabilities more: " + seeDaemon,
+	},
+
+	"services[].on_backend_lost": {
+		reload:  "Holds at once: for every backend that is lost after the reload, with all of its connections.",
+		example: `drain`,
+		more:    "`hold` and `rehome` are not supported by this version, and refused. [Choose the bounds](../../guide/bounds.md) says when `drain` is right.",
+	},
+	"services[].drain": {
+		without: "no bounds: what is drained ends by itself, and a node that stops tells everybody at once",
+		reload:  keysInside,
+		example: `{timeout: 1h, idle: 1m}`,
+		more:    seeMaintain,
+	},
+	"services[].drain.timeout": {reload: "Holds at once, for what is already draining too.", example: `1h`, more: seeMaintain},
+	"services[].drain.idle": {
+		reload: "Holds at once, for what is already draining too.", example: `1m`,
+		more: "It must be shorter than `timeout`, where both are there.",
+	},
+	"services[].connect_timeout":   {reload: forNew, example: `1s`, more: seeBounds},
+	"services[].idle_timeout":      {reload: forAll, example: `1h`, more: "Rarely right: `dead_peer_timeout` finds peers that are gone, and leaves those alone that say nothing. " + seeBounds},
+	"services[].dead_peer_timeout": {reload: forAll, example: `30s`, more: "Below the patience of every middlebox on the path, its probes also keep a stateful firewall from forgetting the connection. " + seeBounds},
+	"services[].allow": {
+		without: "every client is allowed",
+		reload:  "Holds for clients that come after the reload. Who is connected stays connected: `holdfast connection reset --client NETWORK` ends those.",
+		example: `[10.0.0.0/8, "2001:db8::/32", 192.0.2.7]`,
+	},
+
+	"admin": {
+		without: "the values of the keys in it",
+		reload:  keysInside,
+		example: `{socket: /run/holdfast/lb1.sock, mode: "0660", group: adm}`,
+	},
+	"admin.socket": {
+		reload: notByOne, example: `/run/holdfast/lb1.sock`,
+		more: "Two nodes on one machine need two.",
+	},
+	"admin.mode": {
+		reload: "Holds for whoever opens the socket after the reload.", example: `"0600"`,
+		more: "The quotes matter: without them YAML reads another number. Reading is `status`, `services`, `backends`, `connections`, `events` and `top`.",
+	},
+	"admin.group": {
+		reload: "Holds for the next request.", example: `adm`,
+		more: "A node that does not run as root can give the socket only to a group of its own user: `SupplementaryGroups=` in the unit.",
+	},
+	"directories": {
+		without: "the values of the keys in it",
+		reload:  keysInside,
+		example: `{runtime: /run/holdfast-lb2}`,
+	},
+	"directories.runtime": {reload: notByOne, example: `/run/holdfast-lb2`, more: "With it, `admin.socket` usually moves too."},
+	"directories.bpf":     {reload: notByOne, example: `/sys/fs/bpf/holdfast-lb2`},
+	"metrics": {
+		without: "metrics are on the admin socket only",
+		reload:  keysInside,
+		example: `{listen: 127.0.0.1:9420}`,
+		more:    "[The metrics](../metrics.md), and [what to alert on](../../guide/alerts.md).",
+	},
+	"metrics.listen": {
+		reload:  "The new address is bound before the one before is given up; one that cannot be bound refuses the reload.",
+		example: `127.0.0.1:9420`,
+		more:    "Without it: `curl --unix-socket /run/holdfast/holdfast.sock http://holdfast/metrics`.",
+	},
+	"log": {
+		without: "the values of the keys in it",
+		reload:  keysInside,
+		example: `{level: warn, format: json}`,
+	},
+	"log.level": {
+		reload: "Holds for the next line.", example: `debug`,
+		more: "`debug` writes a line for every connection: for minutes, not for a night. What happened to a connection is in the events, at every level: [Read a connection's story from events](../../guide/events.md).",
+	},
+	"log.format": {reload: "Holds for the next line.", example: `json`},
+}
+
+// target are the keys of where and how a check connects: the same for three
+// kinds of checks.
+var target = map[string]note{
+	"port":            {reload: checksAnew, example: `8008`, more: checkTarget},
+	"address":         {reload: checksAnew, example: `10.0.0.99`, more: checkTarget + " Every backend of the service is then judged by this one address: use it for a monitor that knows them all, with `exchange` or `http`."},
+	"tls":             {without: "no TLS", reload: checksAnew, example: `{server_name: db.example.net}`},
+	"tls.server_name": {reload: checksAnew, example: `db.example.net`, more: "A host that is an IP address needs a certificate for that address, or this."},
+	"tls.insecure":    {reload: checksAnew, example: `true`, more: "The check then says only that something speaks TLS there."},
+}
+
+// noteOf finds the note of a key.
+func noteOf(path string) (note, bool) {
+	if n, ok := notes[path]; ok {
+		return n, true
+	}
+	for _, kind := range []string{"tcp", "http", "exchange"} {
+		if rest, ok := strings.CutPrefix(path, "services[].health."+kind+"."); ok {
+			n, ok := target[rest]
+			return n, ok
+		}
+	}
+	return note{}, false
+}
