@@ -123,6 +123,7 @@ var testEdges = []edge{
 	{"internal/cli", "lab/programs", "the relay is tried between real servers and their own load generators"},
 	{"internal/rtnl", "internal/netnstest", "its calls are tried on a real kernel, where they can do no harm"},
 	{"internal/scene", "internal/cli", "the test binary is holdfast too, which scenes run as a process"},
+	{"lab/programs", "lab", "a server and its load run on hosts of their own"},
 	{"lab/wire", "lab", "the wire is a cable of a laboratory"},
 	{"lab/wire", "lab/traffic", "what passes the wire is checked"},
 }

@@ -9,9 +9,14 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+
+	"github.com/holdfast-net/holdfast/lab"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	lab.Main()
+	goleak.VerifyTestMain(m)
+}
 
 // bounded is a context for one test: a hang is a failure with a name.
 func bounded(t *testing.T) context.Context {

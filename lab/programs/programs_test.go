@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/holdfast-net/holdfast/lab"
 )
 
 // openDir is a directory that the user postgres can reach.
@@ -68,6 +70,57 @@ func TestPrograms(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// TestOnHosts runs a server on one host of a laboratory and its load on another.
+func TestOnHosts(t *testing.T) {
+	top, err := lab.OneArm(lab.Size{Clients: 1, Backends: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := lab.Supported(top); err != nil {
+		t.Skip(err)
+	}
+	ctx := bounded(t)
+	l, err := lab.Start(ctx, top, lab.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := l.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	on := func(h *lab.Host) func(Command) (Process, error) {
+		return func(c Command) (Process, error) {
+			return h.Start(lab.Command{Argv: c.Argv, Dir: c.Dir, User: c.User})
+		}
+	}
+	client, backend := l.Host("client1"), l.Host("backend1")
+	for _, family := range []lab.Family{lab.IPv4, lab.IPv6} {
+		t.Run(family.String(), func(t *testing.T) {
+			p, err := StartRedis(ctx, Options{
+				Dir: t.TempDir(), Host: backend.Addr(family).String(),
+				Start: on(backend), Dial: client.Dial, Listen: backend.Listen,
+			})
+			if errors.Is(err, exec.ErrNotFound) {
+				t.Skip(err)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			load, err := RedisBenchmark(ctx, on(client), p.Address, 1000, 5)
+			if errors.Is(err, exec.ErrNotFound) {
+				t.Skip(err)
+			}
+			if err != nil || load.Rate <= 0 || load.Failed != 0 {
+				t.Errorf("%+v, %v", load, err)
+			}
+			if err := p.Close(); err != nil {
+				t.Error(err)
+			}
+		})
 	}
 }
 

@@ -29,10 +29,10 @@ type Options struct {
 	// Start, Dial and Listen place the program, the question whether it is
 	// ready, and the search for a free port: on a host of a lab, where they
 	// are that host's. nil: beside this process. Dial and Listen are as
-	// [net.Dialer.DialContext] and [net.Listen].
+	// [net.Dialer.DialContext] and [net.ListenConfig.Listen].
 	Start  func(Command) (Process, error)
 	Dial   func(ctx context.Context, network, address string) (net.Conn, error)
-	Listen func(network, address string) (net.Listener, error)
+	Listen func(ctx context.Context, network, address string) (net.Listener, error)
 }
 
 // Server is a server that is ready.
@@ -67,7 +67,7 @@ func (p *Server) Close() error {
 }
 
 // fill checks the options and sets their defaults.
-func (o *Options) fill() error {
+func (o *Options) fill(ctx context.Context) error {
 	if o.Start == nil {
 		o.Start = startHere
 	}
@@ -75,7 +75,7 @@ func (o *Options) fill() error {
 		o.Dial = new(net.Dialer).DialContext
 	}
 	if o.Listen == nil {
-		o.Listen = net.Listen
+		o.Listen = new(net.ListenConfig).Listen
 	}
 	if o.Host == "" {
 		o.Host = "127.0.0.1"
@@ -90,7 +90,7 @@ func (o *Options) fill() error {
 		return fmt.Errorf("programs: Dir %q is not a directory", o.Dir)
 	}
 	if o.Port == 0 {
-		port, err := freePort(o.Listen, o.Host)
+		port, err := freePort(ctx, o.Listen, o.Host)
 		if err != nil {
 			return err
 		}
@@ -119,7 +119,7 @@ func StartRedis(ctx context.Context, o Options) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("programs: %w", err)
 	}
-	if err := o.fill(); err != nil {
+	if err := o.fill(ctx); err != nil {
 		return nil, err
 	}
 	conf := fmt.Sprintf("bind %s\nport %d\nprotected-mode no\nsave \"\"\nappendonly no\ndir %q\ntcp-backlog 4096\n", o.Host, o.Port, o.Dir)
@@ -140,7 +140,7 @@ func StartNginx(ctx context.Context, o Options) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("programs: %w", err)
 	}
-	if err := o.fill(); err != nil {
+	if err := o.fill(ctx); err != nil {
 		return nil, err
 	}
 	www := filepath.Join(o.Dir, "www")
@@ -184,7 +184,7 @@ func StartPostgres(ctx context.Context, o Options) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("programs: %w", err)
 	}
-	if err := o.fill(); err != nil {
+	if err := o.fill(ctx); err != nil {
 		return nil, err
 	}
 	user := ""
@@ -295,8 +295,8 @@ func say(ctx context.Context, dial func(ctx context.Context, network, address st
 }
 
 // freePort asks the kernel for a port that nobody has.
-func freePort(listen func(network, address string) (net.Listener, error), host string) (int, error) {
-	l, err := listen("tcp", net.JoinHostPort(host, "0"))
+func freePort(ctx context.Context, listen func(ctx context.Context, network, address string) (net.Listener, error), host string) (int, error) {
+	l, err := listen(ctx, "tcp", net.JoinHostPort(host, "0"))
 	if err != nil {
 		return 0, fmt.Errorf("programs: looking for a free port: %w", err)
 	}
