@@ -57,6 +57,7 @@ var packages = map[string]int{
 
 	"internal/journal":   40,
 	"internal/daemon":    41,
+	"internal/api":       42,
 	"internal/metrics":   42,
 	"internal/cli":       44,
 	"internal/reference": 45,
@@ -86,6 +87,10 @@ var edges = []edge{
 	{"internal/daemon", "relay", "it runs the relay's services"},
 	{"internal/config", "balance", "the words for its policies"},
 	{"internal/bench", "internal/probe", "where the programs are that it is compared with"},
+	{"internal/api", "admin", "what is asked and answered"},
+	{"internal/api", "internal/journal", "those who follow events"},
+	{"internal/api", "internal/probe", "a socket in use names its holder"},
+	{"internal/api", "internal/sys", "who is at the other end of a socket"},
 	{"internal/journal", "admin", "events as everybody reads them"},
 	{"internal/journal", "relay", "the end of a connection is kept as it came, and made readable when it is read"},
 	{"internal/bench", "internal/sys", "a load generator that is no bottleneck: epoll and raw sockets"},

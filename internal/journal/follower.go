@@ -53,32 +53,25 @@ func (j *Journal) Follow(f admin.Filter, after uint64) (*Follower, error) {
 	}
 	fl := &Follower{j: j, m: m, wakeup: make(chan struct{}, 1)}
 	j.mu.Lock()
-	last := j.last
-	switch {
-	case after == Now:
-		fl.at, _ = j.place(last)
-		after = 0
-	case after > last:
-		fl.at, _ = j.place(0)
-		fl.lost = true
-		after = 0
-	case after == 0: // whoever begins at the beginning has missed nothing
-		fl.at, _ = j.place(0)
-	default:
-		fl.at, fl.missed = j.place(after)
+	defer j.mu.Unlock()
+	from, until := uint64(0), j.last
+	if after == Now {
+		fl.at, _ = j.place(until)
+	} else {
+		from, until, fl.missed, fl.lost = j.begin(after)
+		fl.at, _ = j.place(from)
 	}
 	if f.Limit > 0 {
-		fl.at, _ = j.place(last)
-	}
-	j.mu.Unlock()
-	if f.Limit > 0 {
-		if fl.backlog, err = j.Read(f, after); err != nil {
-			return nil, err
-		}
-		fl.backlog = slices.DeleteFunc(fl.backlog, func(e admin.Event) bool { return e.Seq > last })
+		fl.at, _ = j.place(until)
+		j.mu.Unlock()
+		fl.backlog = j.read(m, from, until, f.Limit)
+		j.mu.Lock()
 	}
 	return fl, nil
 }
+
+// Began is that of the journal.
+func (f *Follower) Began() time.Time { return f.j.began }
 
 // Next waits for events and returns them, the oldest first; there is at least
 // one. Only when there are none left does a context that has ended end it, with
@@ -94,7 +87,7 @@ func (f *Follower) Next(ctx context.Context) ([]admin.Event, error) {
 			return nil, net.ErrClosed
 		}
 		if f.take() {
-			events = append(events, admin.Event{Event: admin.EventLost, Time: time.Now(), Count: f.missed})
+			events = append(events, lostEvent(f.missed))
 			f.missed, f.lost = 0, false
 		}
 		got := len(f.ends) + len(f.changes)
@@ -224,7 +217,7 @@ func Lines(ctx context.Context, f *Follower, w io.Writer) error {
 
 // LostLine is the line of a stream of events that stands for n lost ones.
 func LostLine(n uint64) []byte {
-	line, err := json.Marshal(admin.Event{Event: admin.EventLost, Time: time.Now(), Count: n})
+	line, err := json.Marshal(lostEvent(n))
 	if err != nil {
 		return nil // a struct of numbers, texts and a time of this century
 	}

@@ -3,6 +3,7 @@
 package journal
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 	"sync"
@@ -132,31 +133,55 @@ const chunk = 128
 
 // Read returns the events that pass the filter and are newer than the event with
 // the number after, the oldest first; with a Limit, the newest of them. 0 is
-// before all. The journal may have forgotten some: see [Journal.Forgotten]. What
-// the events point to is shared, and must not be changed.
+// before all. What the journal has forgotten since that event is told as lost,
+// and a number that it has not given yet is one of another journal: everything
+// is new then. What the events point to is shared, and must not be changed.
 func (j *Journal) Read(f admin.Filter, after uint64) ([]admin.Event, error) {
 	m, err := f.Matcher()
 	if err != nil {
 		return nil, err
 	}
-	// What comes in the meantime is left out: the answer is of this moment.
 	j.mu.Lock()
-	ends, changes := j.ends.end, j.changes.end
+	from, until, missed, lost := j.begin(after)
 	j.mu.Unlock()
-
-	all := slices.Concat(
-		newest(j, &j.changes, changes, after, f.Limit, m, func(c *change) admin.Event { return c.Event }),
-		newest(j, &j.ends, ends, after, f.Limit, m, endEvent))
-	slices.SortFunc(all, func(a, b admin.Event) int {
-		if a.Seq < b.Seq {
-			return -1
-		}
-		return 1
-	})
-	if f.Limit > 0 && len(all) > f.Limit {
-		all = slices.Clone(all[len(all)-f.Limit:])
+	events := j.read(m, from, until, f.Limit)
+	if lost {
+		events = slices.Insert(events, 0, lostEvent(missed))
 	}
-	return all, nil
+	return events, nil
+}
+
+// begin says what to read for somebody who knows everything up to the event with
+// the number after: the events behind from up to until, and how many are lost
+// before them, where some are. The caller holds mu.
+func (j *Journal) begin(after uint64) (from, until, missed uint64, lost bool) {
+	switch {
+	case after == 0: // whoever begins at the beginning has missed nothing
+		return 0, j.last, 0, false
+	case after > j.last:
+		return 0, j.last, 0, true // nobody knows how many
+	}
+	_, missed = j.place(after)
+	return after, j.last, missed, missed > 0
+}
+
+func lostEvent(n uint64) admin.Event {
+	return admin.Event{Event: admin.EventLost, Time: time.Now(), Count: n}
+}
+
+// read returns what passes m, of the events behind from up to until.
+func (j *Journal) read(m admin.Matcher, from, until uint64, limit int) []admin.Event {
+	j.mu.Lock()
+	ends, changes := search(&j.ends, until), search(&j.changes, until)
+	j.mu.Unlock()
+	all := slices.Concat(
+		newest(j, &j.changes, changes, from, limit, m, func(c *change) admin.Event { return c.Event }),
+		newest(j, &j.ends, ends, from, limit, m, endEvent))
+	slices.SortFunc(all, func(a, b admin.Event) int { return cmp.Compare(a.Seq, b.Seq) })
+	if limit > 0 && len(all) > limit {
+		all = slices.Delete(all, 0, len(all)-limit)
+	}
+	return all
 }
 
 // newest goes back through one ring, from before the index end until limit
@@ -187,15 +212,6 @@ func newest[T any, P record[T]](j *Journal, r *ring[T], end, after uint64, limit
 			return found
 		}
 	}
-}
-
-// Forgotten counts the events after the one with that number which the journal
-// has forgotten, whatever they were about.
-func (j *Journal) Forgotten(after uint64) uint64 {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	_, n := j.place(after)
-	return n
 }
 
 // A position is a place in both rings: the indexes of what comes next.
