@@ -71,12 +71,13 @@ var packages = map[string]int{
 // Tests may also import what testEdges allows.
 var edges = []edge{
 	{"cmd/holdfast", "internal/cli", "the program is its command line"},
+	{"internal/cli", "admin", "it asks a running node, and prints its answers"},
 	{"internal/cli", "balance", "the words for its policies"},
 	{"internal/cli", "health", "flags become a check"},
 	{"internal/cli", "internal/config", "one parser of addresses, for arguments and the file"},
 	{"internal/cli", "internal/probe", "what the laboratory lacks here"},
 	{"internal/cli", "internal/daemon", "what the relay command runs"},
-	{"internal/cli", "internal/sys", "a demonstration gets more of the processors"},
+	{"internal/cli", "internal/sys", "terminals; a demonstration gets more of the processors"},
 	{"internal/cli", "internal/scene", "what the demo command plays"},
 	{"internal/cli", "lab", "a demonstration takes everything with it, however it ends"},
 	{"internal/cli", "lab/traffic", "the server that scenes run as a process"},

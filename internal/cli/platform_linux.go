@@ -2,7 +2,8 @@ package cli
 
 import "github.com/spf13/cobra"
 
-// platformCommands are the commands that need Linux.
-func platformCommands(s Streams) []*cobra.Command {
-	return []*cobra.Command{newRelay(s), newDemo(s), newLabServer(s)}
+// platformCommands are the commands that need Linux: those that run something,
+// and others.
+func platformCommands(s Streams) (run, more []*cobra.Command) {
+	return []*cobra.Command{newRelay(s)}, []*cobra.Command{newDemo(s), newLabServer(s)}
 }

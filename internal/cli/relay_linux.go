@@ -269,15 +269,6 @@ func overlap(a relay.Address, listen []relay.Address) (relay.Address, bool) {
 	return relay.Address{}, false
 }
 
-func oneOf(s string, words ...string) bool {
-	for _, w := range words {
-		if s == w {
-			return true
-		}
-	}
-	return false
-}
-
 // parseNetwork understands a network or a single address.
 func parseNetwork(s string) (netip.Prefix, error) {
 	if a, err := netip.ParseAddr(s); err == nil && a.Zone() == "" {

@@ -12,8 +12,9 @@ import (
 // A view is how answers become text: as of when and in which zone, and with or
 // without styles. Its methods are pure.
 type view struct {
-	now   time.Time
-	paint painter
+	now     time.Time
+	paint   painter
+	columns int // of the terminal; 0 is no bound
 }
 
 // status is a node on one screen: what is wrong first, and what it carries.
@@ -122,9 +123,9 @@ func (v view) totals(t admin.Totals) string {
 
 // serviceTree is every service with its backends below it.
 func (v view) serviceTree(services []admin.Service) *table {
-	t := &table{columns: []column{
-		left("SERVICE", 0), left("ADDRESS", 21), left("STATE", 8), right("WEIGHT", 0), right("ACTIVE", 0), right("INACTIVE", 0),
-		right("TOTAL", 7), right("IN", 7), right("OUT", 7), left("NOTE", 0),
+	t := &table{room: v.columns, columns: []column{
+		left("SERVICE", 0), left("ADDRESS", 21), left("STATE", 5), right("WEIGHT", 0), right("ACTIVE", 0), {title: "INACTIVE", right: true, drop: 1},
+		{title: "TOTAL", right: true, least: 7, drop: 2}, {title: "IN", right: true, least: 7, drop: 4}, {title: "OUT", right: true, least: 7, drop: 3}, left("NOTE", 0),
 	}}
 	for _, s := range services {
 		t.add(v.paint.paint(bold, plain(s.Name)), v.firstListener(s), v.paint.state(s.State), "", strconv.Itoa(s.Active), strconv.Itoa(s.Inactive),

@@ -90,7 +90,7 @@ func degradedStatus() admin.Status {
 	r.Backends = append(b,
 		admin.Backend{Service: "redis", Name: "старый-сервер", Address: "10.0.0.9:6379", State: "drain", Active: 1, Removed: true},
 		admin.Backend{Service: "redis", Name: "予備", Address: "10.0.0.10:6379", State: "up", Weight: 1, MaxConnections: 10, Active: 9, Inactive: 1},
-		admin.Backend{Service: "redis", Name: "evil\x1b[2J", Address: "10.0.0.11:6379", State: "down", Weight: 1, Reason: "answered \"\x07\u202eno\xff\"", Since: ago(time.Second)},
+		admin.Backend{Service: "redis", Name: "evil\x1b[2J", Address: "10.0.0.11:6379", State: "down", Weight: 1, Reason: "answered \"\x07\u202eno\"", Since: ago(time.Second)},
 		admin.Backend{Service: "redis", Name: "gone", Address: "10.0.0.12:6379", State: "drain", ByHand: &admin.ByHand{What: "remove", FileWeight: 100, Since: ago(time.Hour)}},
 	)
 	s.Services = append(s.Services,
@@ -105,6 +105,7 @@ func TestRenderStatus(t *testing.T) {
 	golden(t, "status-well", v.status(wellStatus()))
 	golden(t, "status-degraded", v.status(degradedStatus()))
 	golden(t, "status-empty", v.status(admin.Status{Node: "lb1", Version: "devel", PID: 1, Started: now, State: "stopping"}))
+	golden(t, "status-80", view{now: now, columns: 80}.status(degradedStatus()))
 	golden(t, "check-well", v.check(wellStatus()))
 	golden(t, "check-degraded", v.check(degradedStatus()))
 	golden(t, "check-stopping", v.check(admin.Status{Node: "lb1", State: "stopping"}))
@@ -135,16 +136,20 @@ func TestRenderLists(t *testing.T) {
 	golden(t, "backends-none", v.backends(nil))
 	golden(t, "backends", v.backends(s.Services[0].Backends))
 	golden(t, "backends-well", v.backends(wellStatus().Services[0].Backends[:2]))
-	list := []admin.Connection{
-		{ID: 1, Service: "redis", Client: "10.0.0.5:51234", Backend: "r1", State: "established", Age: admin.Seconds(76 * time.Hour), Idle: admin.Seconds(13 * time.Second), BytesIn: 1234, BytesOut: 5_600_000},
-		{ID: 8123, Service: "redis", Client: "[2001:db8:aaaa:bbbb::17]:51234", State: "connecting", Age: admin.Seconds(1500 * time.Millisecond), Idle: admin.Seconds(1500 * time.Millisecond), Held: 65536},
-		{ID: 123456789, Service: "db", Client: "unix", Backend: "予備", State: "closing", Age: admin.Seconds(90 * time.Second)},
-	}
+	list := testConnections()
 	golden(t, "connections", v.connections(admin.Connections{Connections: list, Matched: 3, Total: 3}))
 	golden(t, "connections-limited", v.connections(admin.Connections{Connections: list[:1], Matched: 8999, Total: 9000}))
 	golden(t, "connections-none", v.connections(admin.Connections{Total: 9000}))
 	golden(t, "reload", v.reload(admin.Reload{File: "h.yaml", Changes: []string{"redis: backend r3 added", "redis: backend r1: weight 100 -> 50"}}))
 	golden(t, "reload-nothing", v.reload(admin.Reload{File: "h.yaml"}))
+}
+
+func testConnections() []admin.Connection {
+	return []admin.Connection{
+		{ID: 1, Service: "redis", Client: "10.0.0.5:51234", Backend: "r1", State: "established", Age: admin.Seconds(76 * time.Hour), Idle: admin.Seconds(13 * time.Second), BytesIn: 1234, BytesOut: 5_600_000},
+		{ID: 8123, Service: "redis", Client: "[2001:db8:aaaa:bbbb::17]:51234", State: "connecting", Age: admin.Seconds(1500 * time.Millisecond), Idle: admin.Seconds(1500 * time.Millisecond), Held: 65536},
+		{ID: 123456789, Service: "db", Client: "unix", Backend: "予備", State: "closing", Age: admin.Seconds(90 * time.Second)},
+	}
 }
 
 func TestSummary(t *testing.T) {

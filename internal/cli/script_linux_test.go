@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"os/user"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"syscall"
@@ -168,6 +169,7 @@ func TestScripts(t *testing.T) {
 			"listening": listening,
 			"file":      awaitFile,
 			"signal":    signalTo,
+			"until":     until,
 		},
 		Condition: condition,
 	})
@@ -258,6 +260,20 @@ func awaitFile(ts *testscript.TestScript, _ bool, args []string) {
 	await(ts, fmt.Sprintf("%q in %s", text, args[0]), func() bool {
 		data, err := os.ReadFile(ts.MkAbs(args[0]))
 		return err == nil && strings.Contains(string(data), text)
+	})
+}
+
+// until PATTERN PROGRAM ARG... runs the program again and again, until what it
+// prints matches.
+func until(ts *testscript.TestScript, _ bool, args []string) {
+	pattern, err := regexp.Compile("(?m)" + args[0])
+	ts.Check(err)
+	await(ts, fmt.Sprintf("%q printed by %q", args[0], args[1:]), func() bool {
+		cmd := exec.Command(args[1], args[2:]...)
+		cmd.Dir = ts.MkAbs(".")
+		cmd.Env = append(os.Environ(), "HOLDFAST_SOCKET="+ts.Getenv("HOLDFAST_SOCKET"))
+		out, _ := cmd.CombinedOutput() // it may fail until then
+		return pattern.Match(out)
 	})
 }
 

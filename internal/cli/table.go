@@ -7,6 +7,7 @@ type column struct {
 	title string
 	right bool // numbers stand under each other
 	least int  // it is never narrower, so that it does not move when numbers grow
+	drop  int  // where there is no room, the column with the highest goes first; 0 never
 }
 
 func left(title string, least int) column  { return column{title: title, least: least} }
@@ -17,6 +18,7 @@ type table struct {
 	columns []column
 	rows    [][]string
 	widths  []int // as wide as they ever were, for a table that is printed again and again
+	room    int   // the cells of a line, for all columns but the last; 0 is no bound
 }
 
 func (t *table) add(cells ...string) { t.rows = append(t.rows, cells) }
@@ -38,6 +40,7 @@ func (t *table) lines(p painter) []string {
 			t.widths[i] = max(t.widths[i], width(cell))
 		}
 	}
+	t.fit(used)
 	titles := make([]string, len(t.columns))
 	for i, c := range t.columns {
 		titles[i] = c.title
@@ -48,6 +51,26 @@ func (t *table) lines(p painter) []string {
 		all = append(all, t.line(r, used))
 	}
 	return all
+}
+
+// fit takes columns out until the others have room.
+func (t *table) fit(used []bool) {
+	for {
+		need, out := 0, -1
+		for i, c := range t.columns[:len(t.columns)-1] {
+			if !used[i] {
+				continue
+			}
+			need += t.widths[i] + 2
+			if c.drop > 0 && (out < 0 || c.drop > t.columns[out].drop) {
+				out = i
+			}
+		}
+		if t.room == 0 || need-2 <= t.room || out < 0 {
+			return
+		}
+		used[out] = false
+	}
 }
 
 func (t *table) line(cells []string, used []bool) string {

@@ -115,9 +115,10 @@ func plain(s string) string {
 	return b.String()
 }
 
-// unwelcome says which runes a terminal acts on instead of showing them.
+// unwelcome says which runes a terminal acts on instead of showing them; a tab
+// does no harm.
 func unwelcome(r rune) bool {
-	return unicode.IsControl(r) || r == '\u2028' || r == '\u2029' ||
+	return unicode.IsControl(r) && r != '\t' || r == '\u2028' || r == '\u2029' ||
 		r >= '\u202a' && r <= '\u202e' || r >= '\u2066' && r <= '\u2069'
 }
 

@@ -13,6 +13,9 @@ func newVersion() *cobra.Command {
 	return &cobra.Command{
 		Use:   "version",
 		Short: "Say which build this is",
+		Long: `Say which build this is: the version or the commit, and what it was built with. A
+running node says its own in status; the two differ between an installation and a
+restart.`,
 		Example: `  holdfast version
   holdfast version | head -1`,
 		Args: noArgs,
