@@ -17,7 +17,7 @@ const (
 	forAll     = "Holds at once, for established connections too."
 	keysInside = "See the keys in it."
 	notByOne   = "Cannot be changed by a reload: it is refused, and says so. Restart the node."
-	checksAnew = "The checks go on with the new value. The backend's state stays what it is until they say otherwise."
+	checksAnew = "The checks begin anew with the new value. A backend that is up or down stays so until they say otherwise."
 )
 
 const (
@@ -26,7 +26,7 @@ const (
 	seeMaintain  = "[Drain a backend for maintenance](../../guide/maintenance.md) has the whole story."
 	checkTarget  = "The connections of clients still go to the backend's address: only the check goes elsewhere."
 	oneCheck     = "Exactly one of `tcp`, `http`, `exchange`, `command` and `none` may be there."
-	checkChanged = "Another check takes the place of the one before. The backend's state stays what it is until it says otherwise."
+	checkChanged = "The new check takes the place of the one before. A backend that is up or down stays so until it says otherwise."
 )
 
 // notes are by path, in the order of the schema.
@@ -48,7 +48,7 @@ var notes = map[string]note{
 	},
 	"services[].listen": {
 		reload: "Every new address is bound before anything changes, so an address that is in use changes nothing. An address that stays keeps its socket and its queue. " +
-			"One that is gone refuses clients; connections that came by it stay.",
+			"From one that is gone, those who wait in its queue are still accepted; connections that came by it stay.",
 		example: `["10.0.0.100:6379", "[2001:db8::100]:6379", "unix:/run/holdfast/redis.sock"]`,
 		more: "`:PORT` is one socket for IPv4 and IPv6. A port below 1024 needs `CAP_NET_BIND_SERVICE`, which the unit gives. " +
 			"The file of a unix socket has the mode that the node's umask leaves it, and a client needs the right to write to it.",
@@ -82,7 +82,7 @@ var notes = map[string]note{
 		reload:  "New clients go to the new address. Connections to the one before stay as they are.",
 		example: `db1.example.net:5432`,
 		more: "A host name that cannot be found refuses the file. The node does not look it up again by itself: `holdfast reload` does, " +
-			"and takes what has changed as a change of the file.",
+			"and takes another answer as a change of the file.",
 	},
 	"services[].backends[].weight": {
 		reload:  "Holds for clients that come after the reload. A weight that was set by hand stays until this key says something else than when that was done.",
@@ -152,7 +152,7 @@ var notes = map[string]note{
 	},
 
 	"services[].on_backend_lost": {
-		reload:  "Holds at once: for every backend that is lost after the reload, with all of its connections.",
+		reload:  "Holds at once, for established connections too; `reset` also for those of a backend that is down already.",
 		example: `drain`,
 		more:    "`hold` and `rehome` are not supported by this version, and refused. [Choose the bounds](../../guide/bounds.md) says when `drain` is right.",
 	},
@@ -162,12 +162,12 @@ var notes = map[string]note{
 		example: `{timeout: 1h, idle: 1m}`,
 		more:    seeMaintain,
 	},
-	"services[].drain.timeout": {reload: "Holds at once, for what is already draining too.", example: `1h`, more: seeMaintain},
+	"services[].drain.timeout": {reload: "Holds at once, for what is already draining too; it counts from when draining began.", example: `1h`, more: seeMaintain},
 	"services[].drain.idle": {
 		reload: "Holds at once, for what is already draining too.", example: `1m`,
 		more: "It must be shorter than `timeout`, where both are there.",
 	},
-	"services[].connect_timeout":   {reload: forNew, example: `1s`, more: seeBounds},
+	"services[].connect_timeout":   {reload: "Holds for clients that come after the reload, and for connects that are under way.", example: `1s`, more: seeBounds},
 	"services[].idle_timeout":      {reload: forAll, example: `1h`, more: "Rarely right: `dead_peer_timeout` finds peers that are gone, and leaves those alone that say nothing. " + seeBounds},
 	"services[].dead_peer_timeout": {reload: forAll, example: `30s`, more: "Below the patience of every middlebox on the path, its probes also keep a stateful firewall from forgetting the connection. " + seeBounds},
 	"services[].allow": {
