@@ -168,16 +168,20 @@ func (r *Relay) plan(options []ServiceOptions) (_ *plan, err error) {
 		}
 	}
 	// Nobody can connect before all are bound, and be reset because one is not.
-	for i := 0; len(errs) == 0 && i < len(p.services); i++ {
-		for _, ln := range p.services[i].listeners {
-			if slices.Contains(p.fresh, ln) {
-				errs = append(errs, ln.listen(p.services[i].options.Backlog))
+	if len(errs) == 0 {
+		for _, pl := range p.services {
+			for _, ln := range pl.listeners {
+				if slices.Contains(p.fresh, ln) {
+					if err := ln.listen(pl.options.Backlog); err != nil {
+						errs = append(errs, err)
+					}
+				}
 			}
 		}
 	}
-	if err := errors.Join(errs...); err != nil {
+	if len(errs) > 0 {
 		closeAll(p.fresh)
-		return nil, err
+		return nil, errors.Join(errs...)
 	}
 	for _, s := range r.services {
 		if !slices.ContainsFunc(p.services, func(pl planned) bool { return pl.service == s }) {
@@ -232,7 +236,7 @@ func (r *Relay) carryOut(p *plan) (change Change, later []func(), err error) {
 		change.Removed = append(change.Removed, s)
 	}
 	for _, ln := range p.dropped {
-		r.drop(ln, r.running)
+		r.drop(ln)
 	}
 	r.services = slices.Clone(change.Services)
 	return change, later, nil

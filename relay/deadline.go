@@ -224,9 +224,13 @@ func (g *leg) startProbing(bound time.Duration) {
 	_ = sys.SetMaxRTO(g.fd, interval)
 }
 
+// maxRTO is the kernel's own bound (TCP_RTO_MAX).
+const maxRTO = 120 * time.Second
+
 func (g *leg) stopProbing() {
 	if g.tcp && g.fd >= 0 {
 		_ = sys.StopKeepalive(g.fd)
+		_ = sys.SetMaxRTO(g.fd, maxRTO)
 	}
 }
 

@@ -3,7 +3,6 @@
 package relay
 
 import (
-	"fmt"
 	"log/slog"
 	"net/netip"
 	"os"
@@ -102,10 +101,10 @@ func (r *Relay) watchOnLoops(ln *listener) {
 }
 
 // drop has the loops let go of ln. The last one accepts who is in its queue,
-// and closes it; ln.closed tells.
-func (r *Relay) drop(ln *listener, running bool) {
+// and closes it; ln.closed tells. The caller holds mu.
+func (r *Relay) drop(ln *listener) {
 	ln.dropped.Store(true)
-	if !running {
+	if !r.running {
 		ln.close() // no loop has come to watching it
 		return
 	}
@@ -323,7 +322,8 @@ type ListenerStatus struct {
 	Queue, QueueMax int
 	// Dropped is how many connects the kernel has dropped here since the
 	// socket was made, nearly always because the queue was full. Unix sockets
-	// drop none: their clients wait.
+	// drop none: their clients wait. It is 0 where the kernel does not tell
+	// (SO_MEMINFO, Linux 4.12).
 	Dropped uint64
 }
 
@@ -341,10 +341,7 @@ func (s *Service) Listeners() []ListenerStatus {
 		if ln.addr.IsUnix() {
 			continue
 		}
-		queue, errno := sys.ListenQueue(ln.fd)
-		if errno != 0 {
-			s.warn("a listener's queue cannot be read", slog.String("address", ln.addr.String()), slog.String("err", fmt.Sprint(errno)))
-		}
+		queue, _ := sys.ListenQueue(ln.fd)
 		list[i].Queue, list[i].QueueMax, list[i].Dropped = queue.Length, queue.Max, queue.Dropped
 	}
 	return list

@@ -155,6 +155,7 @@ func (l *loop) run() error {
 		l.resume()
 		l.unpause()
 	}
+	l.stopping = true // also after a failure: commands that are left admit nobody
 	for l.pairs.first != nil {
 		l.pairs.first.reset(CauseShutdown, ByRelay, "the relay was closed")
 	}

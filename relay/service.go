@@ -108,8 +108,9 @@ func (s *Service) Name() string { return s.name }
 // made to it go to another, and OnBackendLost decides about the established.
 // since is when the evidence began, normally the start of the last failed
 // check: what was heard from the backend after it counts as life, and such a
-// connection may finish while it makes progress. why is for people. Marking a
-// backend down again changes nothing. The error is about an unknown name.
+// connection may finish while it makes progress. Connections to an address that
+// the backend had before are left alone. why is for people. Marking a backend
+// down again changes nothing. The error is about an unknown name.
 func (s *Service) MarkDown(backend string, since time.Time, why string) error {
 	changed, err := s.setState(backend, balance.Down, &markedDown{since, why})
 	if !changed {
@@ -195,6 +196,7 @@ func (s *Service) SetBackend(b Backend) error {
 // set adds or changes a backend. The caller holds mu, and has bound look at its
 // connections afterwards. An error is the pool's, and nothing has changed.
 func (s *Service) set(b Backend) error {
+	s.forgetGone() // before the pool takes its counts up again
 	if err := s.pool.Set(b.entry()); err != nil {
 		return err
 	}
@@ -205,11 +207,10 @@ func (s *Service) set(b Backend) error {
 	next := &target{Backend: b, totals: new(totals)}
 	if old != nil {
 		next.lost.Store(old.lost.Load())
-	} else if old = s.gone[b.Name]; old != nil {
-		delete(s.gone, b.Name)
-	}
-	if old != nil {
 		next.totals = old.totals
+	} else if old = s.gone[b.Name]; old != nil {
+		next.totals = old.totals
+		delete(s.gone, b.Name)
 	}
 	s.targets[b.Name] = next
 	return nil
@@ -242,6 +243,9 @@ func (s *Service) remove(backend string) error {
 
 // forgetGone forgets removed backends whose connections are over.
 func (s *Service) forgetGone() (left []*target) {
+	if len(s.gone) == 0 {
+		return nil
+	}
 	had := s.gone
 	s.gone = make(map[string]*target, len(had))
 	for _, st := range s.pool.Removed() {
@@ -287,16 +291,21 @@ func (s *Service) ResetBackend(backend string) (int, error) {
 // Live returns how many of the service's connections have not ended.
 func (s *Service) Live() int { return int(s.live.Load()) }
 
-// Drain stops listening and waits until every connection has ended: by itself,
-// by the bounds of the options' Drain, or, when ctx ends first, by a RST to
-// both sides. It returns how many it had to reset that way.
+// Drain accepts who waits in the kernel's queues, stops listening and waits
+// until every connection has ended: by itself, by the bounds of the options'
+// Drain, or, when ctx ends first, by a RST to both sides. It returns how many it
+// had to reset that way.
 func (s *Service) Drain(ctx context.Context) int {
 	s.relay.changing.Lock()
 	s.stopListening()
+	listeners := s.listeners
 	s.relay.changing.Unlock()
 	s.mu.Lock()
 	s.draining = true
 	s.mu.Unlock()
+	for _, ln := range listeners {
+		<-ln.closed // who was in its queue counts as live now
+	}
 	s.each(lookStep, func(p *pair) {
 		if p.stage == stageOpen {
 			p.bound()
@@ -332,11 +341,10 @@ func (s *Service) stopListening() {
 	}
 	r := s.relay
 	r.mu.Lock()
+	defer r.mu.Unlock() // Run must not begin while listeners are dropped
 	r.services = slices.DeleteFunc(slices.Clone(r.services), func(x *Service) bool { return x == s })
-	running := r.running
-	r.mu.Unlock()
 	for _, ln := range s.listeners {
-		r.drop(ln, running)
+		r.drop(ln)
 	}
 }
 

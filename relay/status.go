@@ -90,7 +90,7 @@ func (s *Service) Backends() []BackendStatus {
 		if !r.status.Removed {
 			r.status.State = states[t.Name]
 		}
-		if lost := t.lost.Load(); lost != nil {
+		if lost := t.lost.Load(); lost != nil && !r.status.Removed {
 			r.status.Why = lost.why
 		}
 		rows = append(rows, r)
