@@ -25,6 +25,10 @@ type Options struct {
 	Address string
 	// Check says how to check; the zero value is a TCP check every second.
 	Check Check
+	// State is what the checker starts from, for one that takes another's place.
+	// The zero value is Unknown: the first result decides. Up needs Fall failures
+	// to go down, Down needs Rise successes to come up.
+	State State
 	// OnChange is called for each change of state, in order, from the
 	// goroutine of Run, which does not check while it waits for it. It may be
 	// nil, for who only asks Status.
@@ -72,7 +76,7 @@ type Evidence struct {
 type Status struct {
 	Name  string
 	State State
-	Since time.Time // of State; zero while Unknown
+	Since time.Time // of State; zero while that is the one it started from
 	Cause error     // of the last failure; nil after a success
 
 	LastCheck  time.Time // when the last check began
@@ -94,6 +98,7 @@ type Checker struct {
 	logger   *slog.Logger
 	probe    probe
 	evidence chan Evidence
+	pings    chan struct{}
 
 	ran       atomic.Bool
 	closed    chan struct{}
@@ -114,6 +119,9 @@ func New(options Options) (*Checker, error) {
 
 func newChecker(options Options, env environment) (*Checker, error) {
 	options.Name = cmp.Or(options.Name, options.Address)
+	if options.State > Down {
+		return nil, fmt.Errorf("health: State is %v, want unknown, up or down", options.State)
+	}
 	if err := options.Check.Validate(options.Address); err != nil {
 		return nil, err
 	}
@@ -142,9 +150,10 @@ func newChecker(options Options, env environment) (*Checker, error) {
 		logger:   logger.With("backend", options.Name),
 		probe:    p,
 		evidence: make(chan Evidence, 64),
+		pings:    make(chan struct{}),
 		closed:   make(chan struct{}),
-		machine:  machine{name: options.Name, fall: check.Fall, rise: check.Rise},
-		status:   Status{Name: options.Name},
+		machine:  machine{name: options.Name, fall: check.Fall, rise: check.Rise, state: options.State},
+		status:   Status{Name: options.Name, State: options.State},
 	}, nil
 }
 
@@ -156,11 +165,15 @@ func (c *Checker) Run(ctx context.Context) error {
 		return fmt.Errorf("health: Run of the checker of %s was called before", c.options.Name)
 	}
 	if c.probe.check.Kind == None {
-		select {
-		case <-ctx.Done():
-		case <-c.closed:
+		for {
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-c.closed:
+				return nil
+			case <-c.pings:
+			}
 		}
-		return nil
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -192,6 +205,20 @@ func (c *Checker) Report(e Evidence) {
 	select {
 	case c.evidence <- e:
 	default:
+	}
+}
+
+// Ping waits until the goroutine of Run answers, or the checker is closed. An
+// error says that it did not before the context ended: that it does not run, is
+// stuck, or waits for OnChange.
+func (c *Checker) Ping(ctx context.Context) error {
+	select {
+	case c.pings <- struct{}{}: // without a buffer: being taken is the answer
+		return nil
+	case <-c.closed:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("health: the checker of %s does not answer: %w", c.options.Name, context.Cause(ctx))
 	}
 }
 
@@ -270,6 +297,7 @@ func (r *round) loop(ctx context.Context, cancel context.CancelFunc) {
 			return
 		case e := <-r.evidence:
 			r.hear(e)
+		case <-r.pings:
 		case <-r.timer.C:
 			r.fired(ctx)
 		case slot <- struct{}{}:
