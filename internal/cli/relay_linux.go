@@ -20,6 +20,7 @@ import (
 
 	"github.com/holdfast-net/holdfast/balance"
 	"github.com/holdfast-net/holdfast/internal/daemon"
+	"github.com/holdfast-net/holdfast/internal/journal"
 	"github.com/holdfast-net/holdfast/relay"
 )
 
@@ -294,7 +295,9 @@ func (r *relayRun) logger(w io.Writer) *slog.Logger {
 
 // run serves until a signal says to stop.
 func (r *relayRun) run(ctx context.Context, s Streams) (err error) {
-	log := r.logger(s.Err)
+	lines := startLines(ctx, journal.NewWriter(s.Err, journal.WriterOptions{Name: "the log"}))
+	defer func() { _ = lines.end() }() // there is nowhere left to say it
+	log := r.logger(lines)
 	// Before the first line is logged, so that whoever reads it may signal.
 	signals, release := catchSignals()
 	defer release()
@@ -315,24 +318,22 @@ func (r *relayRun) run(ctx context.Context, s Streams) (err error) {
 		r.service.Relay.Backends = append(r.service.Relay.Backends, b.Backend)
 	}
 
-	var events io.Writer
-	switch r.events {
-	case "":
-	case "-":
-		events = s.Out
-	default:
-		f, err := os.OpenFile(r.events, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o644)
-		if err != nil {
-			return fmt.Errorf("--events: %w", err)
-		}
-		defer func() { err = errors.Join(err, f.Close()) }()
-		events = f
+	lost := func() (events, logLines uint64) { return 0, lines.Status().Lost }
+	events, err := startEvents(ctx, r.events, s.Out, log)
+	if err != nil {
+		return fmt.Errorf("--events: %w", err)
+	}
+	var out io.Writer
+	if events != nil {
+		defer func() { err = errors.Join(err, events.end(), events.Close()) }()
+		out = events
+		lost = func() (uint64, uint64) { return events.Status().Lost, lines.Status().Lost }
 	}
 
 	loops := cmp.Or(r.loops, runtime.GOMAXPROCS(0)) // which knows the limits of a container
 	spareProcessors(loops)
 	d, err := daemon.New(daemon.Options{
-		Loops: loops, Services: []daemon.ServiceOptions{r.service}, Logger: log, Events: events,
+		Loops: loops, Services: []daemon.ServiceOptions{r.service}, Logger: log, Events: out, Lost: lost,
 	})
 	if err != nil {
 		return checkError(err)

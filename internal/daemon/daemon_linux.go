@@ -7,81 +7,129 @@ import (
 	"io"
 	"log/slog"
 	"os"
-	"strings"
 	"sync"
 	"time"
 
+	"github.com/holdfast-net/holdfast/admin"
+	"github.com/holdfast-net/holdfast/health"
+	"github.com/holdfast-net/holdfast/internal/journal"
 	"github.com/holdfast-net/holdfast/internal/probe"
-	"github.com/holdfast-net/holdfast/internal/sys"
 	"github.com/holdfast-net/holdfast/relay"
 )
 
 // Options is what a daemon runs.
 type Options struct {
-	Services []ServiceOptions
-	Loops    int          // of the relay; 0: one for each processor
-	Logger   *slog.Logger // nil discards
-	Events   io.Writer    // JSON lines, see Event; nil: none
+	Services []ServiceOptions // unique names; may be empty
+	Loops    int              // of the relay; 0: one for each processor
+
+	// Logger is also used on event loops: what it writes to must never block,
+	// such as a journal.Writer. nil discards.
+	Logger *slog.Logger
+
+	// Journal takes the events; nil: the daemon makes one of its own.
+	Journal *journal.Journal
+
+	// Events gets every event as a JSON line; nil: nobody does. A writer that
+	// blocks costs events, which the stream itself says, and no connection, but
+	// Serve returns only when it has taken the last.
+	Events io.Writer
+
+	// Lost says how many events and log lines could not be written so far, for
+	// Problems; nil: none.
+	Lost func() (events, logLines uint64)
 }
 
-// A Daemon is a relay with its services and their checks.
+// A Daemon is a relay with its services and their checks. Its methods may be
+// called by any goroutine, before, during and after Serve.
 type Daemon struct {
-	relay    *relay.Relay
-	services []*Service
-	events   *eventWriter
-	counter  counter
-	log      *slog.Logger
-	began    time.Time
+	relay   *relay.Relay
+	journal *journal.Journal
+	events  io.Writer
+	lost    func() (events, logLines uint64)
+	limiter *health.Limiter
+	counter counter
+	watcher *watcher
+	log     *slog.Logger
+	began   time.Time
+
+	// changing is held whole by who changes what runs (Apply, a command, the
+	// stop), and shared by who acts on what runs, such as a check with a result.
+	// It comes before mu, and never on an event loop.
+	changing sync.RWMutex
+	serving  context.Context // of Serve; nil before
+	tasks    sync.WaitGroup  // of Serve; grows only while it is not stopping
+
+	// mu guards what listings show, for moments.
+	mu       sync.Mutex
+	services []*service // in the order of the file
+	leaving  []*service // removed ones whose connections are left
+	stopping bool       // written under changing, too
 }
 
 // New listens on every address, and runs nothing: clients wait in the kernel's
 // queues until Serve.
 func New(o Options) (_ *Daemon, err error) {
-	d := &Daemon{log: o.Logger, began: time.Now()}
+	d := &Daemon{journal: o.Journal, events: o.Events, lost: o.Lost, log: o.Logger, began: time.Now()}
 	if d.log == nil {
 		d.log = slog.New(slog.DiscardHandler)
 	}
-	if o.Events != nil {
-		d.events = newEventWriter(o.Events)
+	if d.journal == nil {
+		d.journal = journal.New(journal.Options{})
+	}
+	if d.lost == nil {
+		d.lost = func() (events, logLines uint64) { return 0, 0 }
+	}
+	d.watcher = newWatcher(watched{
+		root:      os.DirFS("/"),
+		refusals:  func() relay.Refusals { return d.relay.Refusals() },
+		refuse:    func(why string) { d.relay.Refuse(why) },
+		listeners: d.listeners,
+		lost:      d.lost,
+	}, d.journal, d.log)
+	d.watcher.measure()
+	if d.limiter, err = health.NewLimiter(d.watcher.checks); err != nil {
+		return nil, err
 	}
 	d.relay, err = relay.New(relay.Options{Loops: o.Loops, Logger: d.log, OnEnd: d.ended})
 	if err != nil {
 		return nil, err
 	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, d.Close())
-		}
-	}()
-	for _, so := range o.Services {
-		s, err := newService(d.relay, so, d.events, d.log)
-		if err != nil {
-			return nil, err
-		}
-		d.services = append(d.services, s)
+	d.changing.Lock()
+	defer d.changing.Unlock()
+	if _, err := d.configure(o.Services); err != nil {
+		return nil, errors.Join(err, d.relay.Close())
 	}
 	return d, nil
 }
 
-// Close frees what New took, and resets every connection that is left. Calling
-// it again does nothing.
+// Close frees what New took, and resets every connection that is left. It must
+// not be called while Serve runs. Calling it again does nothing.
 func (d *Daemon) Close() error {
-	var errs []error
+	d.changing.Lock()
+	defer d.changing.Unlock()
+	d.setStopping()
 	for _, s := range d.services {
-		errs = append(errs, s.Close())
+		for _, b := range s.backends {
+			b.end()
+		}
 	}
-	return errors.Join(append(errs, d.relay.Close())...)
+	return d.relay.Close()
 }
 
-// Totals are the sums over all connections that have ended.
-func (d *Daemon) Totals() Totals { return d.counter.sum() }
+// setStopping refuses further changes. The caller holds changing.
+func (d *Daemon) setStopping() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.stopping = true
+}
 
-// ended runs on the event loops.
+// Journal is where the events are.
+func (d *Daemon) Journal() *journal.Journal { return d.journal }
+
+// ended runs on the event loops: nothing in it waits for anybody.
 func (d *Daemon) ended(e relay.End) {
 	d.counter.add(&e)
-	if d.events != nil {
-		d.events.send(endEvent(&e))
-	}
+	d.journal.AddEnd(e)
 	if d.log.Enabled(context.Background(), slog.LevelDebug) {
 		d.log.LogAttrs(context.Background(), slog.LevelDebug, "connection ended", slog.Any("connection", e))
 	}
@@ -90,88 +138,79 @@ func (d *Daemon) ended(e relay.End) {
 // Serve carries connections until ctx is cancelled, which tells every
 // connection, or a signal comes, which first lets them end by themselves within
 // the bounds of the services' Drain; a service without such bounds, and a second
-// signal, tell at once. It can be called once.
+// signal, tell at once. Its events of [admin.EventNode] say when it begins and
+// when it begins to stop. It can be called once.
 func (d *Daemon) Serve(ctx context.Context, signals <-chan os.Signal) error {
 	d.announce()
+	d.nodeEvent("started", "")
 
-	// The event writer is the last to end: the others write to it.
+	// The events are the last to end: the others add to them.
 	eventCtx, endEvents := context.WithCancel(context.WithoutCancel(ctx))
 	defer endEvents()
-	var writers sync.WaitGroup
+	var writer sync.WaitGroup
 	var eventErr error
 	if d.events != nil {
-		writers.Go(func() {
-			if eventErr = d.events.run(eventCtx); eventErr != nil {
+		follower, err := d.journal.Follow(admin.Filter{}, 0)
+		if err != nil {
+			return fmt.Errorf("events: %w", err)
+		}
+		defer follower.Close()
+		writer.Go(func() {
+			if eventErr = journal.Lines(eventCtx, follower, d.events); eventErr != nil {
 				d.log.Error("events are no longer written; connections carry on", "err", eventErr)
-				d.events.discard()
 			}
 		})
 	}
 
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
-	var wg sync.WaitGroup
+	d.begin(ctx)
+	d.tasks.Go(func() { d.reportRefusals(ctx) })
+	d.tasks.Go(func() { d.watcher.run(ctx) })
 	var relayErr error
-	for _, s := range d.services {
-		wg.Go(func() { s.run(ctx) })
-	}
-	wg.Go(func() { d.reportRefusals(ctx) })
-	wg.Go(func() {
+	d.tasks.Go(func() {
 		defer stop() // a broken relay ends the rest
 		relayErr = d.relay.Run(ctx)
 	})
 
 	select {
 	case <-ctx.Done():
+		d.beginStop("told to")
 	case sig := <-signals:
+		d.beginStop("signal: " + sig.String())
 		d.drain(ctx, signals, sig)
 		stop()
 	}
-	wg.Wait()
+	d.tasks.Wait()
 	endEvents()
-	writers.Wait()
-	d.log.Info("stopped", "ran", time.Since(d.began).Round(time.Millisecond).String(), "total", d.Totals())
+	writer.Wait()
+	d.log.Info("stopped", "ran", time.Since(d.began).Round(time.Millisecond).String(), "total", totals(d.Totals()))
 	return errors.Join(relayErr, eventErr)
 }
 
-// drain lets connections end by themselves, as far as the services say.
-func (d *Daemon) drain(ctx context.Context, signals <-chan os.Signal, sig os.Signal) {
-	ctx, now := context.WithCancel(ctx)
-	defer now()
-	var wg sync.WaitGroup
+// begin starts the checks.
+func (d *Daemon) begin(ctx context.Context) {
+	d.changing.Lock()
+	defer d.changing.Unlock()
+	d.serving = ctx
 	for _, s := range d.services {
-		attrs := []any{"signal", sig.String(), "service", s.Name(), "connections", s.relay.Live()}
-		bounds := s.options.Relay.Drain
-		if bounds == (relay.Drain{}) {
-			d.log.Info("stopping: every connection is told at once", attrs...)
-			wg.Go(func() { s.relay.Drain(ended()) })
-			continue
+		for _, b := range s.backends {
+			d.start(b)
 		}
-		d.log.Info("stopping: no new clients; connections may end by themselves, a second signal tells them at once",
-			append(attrs, "drain_timeout", bounds.Timeout.String(), "drain_idle", bounds.Idle.String())...)
-		wg.Go(func() { s.relay.Drain(ctx) })
-	}
-	drained := make(chan struct{})
-	go func() {
-		wg.Wait()
-		close(drained)
-	}()
-	select {
-	case <-drained:
-	case sig := <-signals:
-		d.log.Info("second signal: every connection is told now", "signal", sig.String())
-		now()
-		<-drained
-	case <-ctx.Done():
-		<-drained
 	}
 }
 
-// ended is a context that has ended already.
-func ended() context.Context {
-	ctx, cancel := context.WithCancel(context.Background())
-	cancel()
-	return ctx
+// start starts a backend's checks, or leaves that to Serve. The caller holds
+// changing.
+func (d *Daemon) start(b *backend) {
+	if ctx := d.serving; ctx != nil {
+		d.tasks.Go(func() { b.run(ctx) })
+	}
+}
+
+// nodeEvent tells of the node as a whole.
+func (d *Daemon) nodeEvent(state, reason string) {
+	d.journal.Add(admin.Event{Event: admin.EventNode, Change: &admin.Change{State: state, Reason: reason}})
 }
 
 // announce says what runs, and how much of it fits.
@@ -182,51 +221,27 @@ func (d *Daemon) announce() {
 	for _, r := range probe.Relay() {
 		d.log.Debug("probed", "name", r.Name, "answer", r.Answer.String(), "evidence", r.Evidence, "needed_for", r.For)
 	}
-	soft, hard, err := sys.FileLimit()
-	open, openErr := sys.OpenFiles()
-	if err := errors.Join(err, openErr); err != nil {
-		d.log.Warn("the limit of descriptors could not be read", "err", err)
-		d.log.Info("ready")
-		return
-	}
-	const forConnection = 2
-	fits := (int64(soft) - int64(open)) / forConnection
-	attrs := []any{"descriptors", soft, "hard_limit", hard, "connections_fit", max(fits, 0)}
-	if fits < 512 {
-		d.log.Warn("few connections fit: raise the hard limit of descriptors (LimitNOFILE= in a unit, ulimit -Hn in a shell)", attrs...)
-	}
-	d.log.Info("ready", attrs...)
+	d.watcher.announce()
 }
 
-// refusalInterval is how often clients that got nothing are reported; at a
-// flood, one line for each would be the next problem.
-const refusalInterval = 5 * time.Second
-
-// reportRefusals logs how many clients were turned away, while there are any.
-func (d *Daemon) reportRefusals(ctx context.Context) {
-	ticker := time.NewTicker(refusalInterval)
-	defer ticker.Stop()
-	before := make(map[relay.Cause]uint64)
-	report := func() {
-		now := d.counter.sum().ByCause
-		var parts []string
-		for _, c := range refusals {
-			if n := now[c] - before[c]; n > 0 {
-				parts = append(parts, fmt.Sprintf("%s=%d", c, n))
-			}
-		}
-		before = now
-		if len(parts) > 0 {
-			d.log.Warn("clients were refused", "within", refusalInterval.String(), "causes", strings.Join(parts, " "))
+// Ping waits until every event loop and every check has answered: for a
+// watchdog. The error names who did not before ctx ended.
+func (d *Daemon) Ping(ctx context.Context) error {
+	if err := d.relay.Ping(ctx); err != nil {
+		return err
+	}
+	d.mu.Lock()
+	var checkers []*health.Checker
+	for _, s := range d.services {
+		for _, b := range s.backends {
+			checkers = append(checkers, b.checker)
 		}
 	}
-	for {
-		select {
-		case <-ctx.Done():
-			report()
-			return
-		case <-ticker.C:
-			report()
+	d.mu.Unlock()
+	for _, c := range checkers {
+		if err := c.Ping(ctx); err != nil {
+			return err
 		}
 	}
+	return nil
 }

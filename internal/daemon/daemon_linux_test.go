@@ -14,12 +14,13 @@ import (
 	"sync"
 	"syscall"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"go.uber.org/goleak"
 
+	"github.com/holdfast-net/holdfast/admin"
 	"github.com/holdfast-net/holdfast/health"
+	"github.com/holdfast-net/holdfast/internal/journal"
 	"github.com/holdfast-net/holdfast/relay"
 )
 
@@ -65,21 +66,21 @@ func (s *sink) await(t *testing.T, text string) {
 	}
 }
 
-// A backend is an echo server that can go away.
-type backend struct {
+// An echo is an echo server that can go away.
+type echo struct {
 	l    net.Listener
 	mu   sync.Mutex
 	open []net.Conn
 	done sync.WaitGroup
 }
 
-func startBackend(t *testing.T, address string) *backend {
+func startBackend(t *testing.T, address string) *echo {
 	t.Helper()
 	l, err := net.Listen("tcp", address)
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := &backend{l: l}
+	b := &echo{l: l}
 	b.done.Go(func() {
 		for {
 			c, err := l.Accept()
@@ -97,9 +98,9 @@ func startBackend(t *testing.T, address string) *backend {
 }
 
 // refuse closes the listener alone: established connections stay.
-func (b *backend) refuse() { b.l.Close() }
+func (b *echo) refuse() { b.l.Close() }
 
-func (b *backend) close() {
+func (b *echo) close() {
 	b.l.Close()
 	b.mu.Lock()
 	for _, c := range b.open {
@@ -109,7 +110,7 @@ func (b *backend) close() {
 	b.done.Wait()
 }
 
-func (b *backend) address() relay.Address { return relay.MustParseAddress(b.l.Addr().String()) }
+func (b *echo) address() relay.Address { return relay.MustParseAddress(b.l.Addr().String()) }
 
 // A running is a daemon that serves.
 type running struct {
@@ -185,7 +186,7 @@ func isReset(t *testing.T, rw *bufio.ReadWriter) {
 // quick is a check that notices within milliseconds.
 var quick = health.Check{Interval: 5 * time.Millisecond, Timeout: 500 * time.Millisecond, Fall: 2, Rise: 1}
 
-func echoService(b *backend, listen string) ServiceOptions {
+func echoService(b *echo, listen string) ServiceOptions {
 	return ServiceOptions{
 		Relay: relay.ServiceOptions{
 			Name: "echo", Listen: []relay.Address{relay.MustParseAddress(listen)},
@@ -241,7 +242,7 @@ func TestSignalTellsAtOnce(t *testing.T) {
 	r.signals <- syscall.SIGTERM
 	isReset(t, client)
 	r.log.await(t, "msg=stopped")
-	if got := r.Totals(); got.Connections != 1 || got.BytesIn != 6 || got.BytesOut != 6 || got.ByCause[relay.CauseShutdown] != 1 {
+	if got := r.Totals(); got.Connections != 1 || got.BytesIn != 6 || got.BytesOut != 6 || got.ByCause["shutdown"] != 1 {
 		t.Errorf("totals %+v", got)
 	}
 }
@@ -273,81 +274,42 @@ func TestNewFailsWithAReason(t *testing.T) {
 	}
 }
 
-// The names of the fields are a promise.
+// The names of the fields are a promise, and so is their order in a line.
 func TestEventFields(t *testing.T) {
 	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
-	for _, tt := range []struct {
-		event Event
-		want  string
-	}{
-		{
-			endEvent(&relay.End{
-				ID: 7, Service: "redis", Client: "10.0.0.9:4000", Backend: "r1", Began: at, Age: 1500 * time.Millisecond,
-				BytesIn: 1, BytesOut: 2, Undelivered: 3, Cause: relay.CauseBackendDown, By: relay.ByRelay,
-				ToldClient: relay.ToldRST, ToldBackend: relay.ToldRST, Attempts: 1, Detail: "why",
-			}),
-			`{"event":"connection","time":"2026-01-02T03:04:06.5Z","service":"redis","backend":"r1","id":7,"client":"10.0.0.9:4000",` +
-				`"engine":"relay","cause":"backend_down","by":"holdfast","age":1.5,"bytes_in":1,"bytes_out":2,"undelivered":3,` +
-				`"told_client":"rst","told_backend":"rst","attempts":1,"detail":"why"}`,
-		},
-		{
-			Event{
-				Event: "backend", Time: at, Service: "redis", Backend: "r1",
-				BackendChange: &BackendChange{Address: relay.MustParseAddress("[::1]:6379"), State: "down", Reason: "why"},
-			},
-			`{"event":"backend","time":"2026-01-02T03:04:05Z","service":"redis","backend":"r1","address":"[::1]:6379","state":"down","reason":"why"}`,
-		},
-		{Event{Event: "lost", Time: at, Count: 3}, `{"event":"lost","time":"2026-01-02T03:04:05Z","count":3}`},
-	} {
-		got, err := json.Marshal(tt.event)
-		if err != nil || string(got) != tt.want {
-			t.Errorf("got  %s, %v\nwant %s", got, err, tt.want)
+	weight := 0
+	j := journal.New(journal.Options{})
+	j.AddEnd(relay.End{
+		ID: 7, Service: "redis", Client: "10.0.0.9:4000", Backend: "r1", Began: at, Age: 1500 * time.Millisecond,
+		BytesIn: 1, BytesOut: 2, Undelivered: 3, Cause: relay.CauseBackendDown, By: relay.ByRelay,
+		ToldClient: relay.ToldRST, ToldBackend: relay.ToldRST, Attempts: 1, Detail: "why",
+	})
+	j.Add(admin.Event{
+		Event: admin.EventBackend, Time: at, Service: "redis", Backend: "r1",
+		Change: &admin.Change{Address: "[::1]:6379", State: "down", Reason: "why"},
+	})
+	j.Add(admin.Event{
+		Event: admin.EventBackend, Time: at, Service: "redis", Backend: "r1",
+		Change: &admin.Change{Address: "[::1]:6379", State: "drain", Reason: "why", ByHand: "uid 0", Weight: &weight},
+	})
+	j.Add(admin.Event{Event: admin.EventLost, Time: at, Count: 3})
+	want := []string{
+		`{"seq":1,"event":"connection","time":"2026-01-02T03:04:06.5Z","service":"redis","backend":"r1","id":7,"client":"10.0.0.9:4000",` +
+			`"engine":"relay","cause":"backend_down","by":"holdfast","age":1.5,"bytes_in":1,"bytes_out":2,"undelivered":3,` +
+			`"told_client":"rst","told_backend":"rst","attempts":1,"detail":"why"}`,
+		`{"seq":2,"event":"backend","time":"2026-01-02T03:04:05Z","service":"redis","backend":"r1","address":"[::1]:6379","state":"down","reason":"why"}`,
+		`{"seq":3,"event":"backend","time":"2026-01-02T03:04:05Z","service":"redis","backend":"r1","address":"[::1]:6379","state":"drain","reason":"why","by_hand":"uid 0","weight":0}`,
+		`{"seq":4,"event":"lost","time":"2026-01-02T03:04:05Z","count":3}`,
+	}
+	events, err := j.Read(admin.Filter{}, 0)
+	if err != nil || len(events) != len(want) {
+		t.Fatalf("%d events, %v, want %d", len(events), err, len(want))
+	}
+	for i, e := range events {
+		if got, err := json.Marshal(e); err != nil || string(got) != want[i] {
+			t.Errorf("got  %s, %v\nwant %s", got, err, want[i])
 		}
 	}
-}
-
-// stuck blocks its first write until it is told to go on.
-type stuck struct {
-	sink
-	entered, goOn chan struct{}
-	once          sync.Once
-}
-
-func (s *stuck) Write(p []byte) (int, error) {
-	s.once.Do(func() { close(s.entered); <-s.goOn })
-	return s.sink.Write(p)
-}
-
-// A reader that does not read costs events, which are counted, and never makes
-// the sender wait.
-func TestEventsAreLostAndCounted(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		out := &stuck{entered: make(chan struct{}), goOn: make(chan struct{})}
-		out.wake = make(chan struct{}, 1)
-		w := newEventWriter(out)
-		ctx, cancel := context.WithCancel(t.Context())
-		done := make(chan error)
-		go func() { done <- w.run(ctx) }()
-		w.send(Event{Event: "backend"})
-		<-out.entered
-		for range maxWaiting + 3 {
-			w.send(Event{Event: "backend"})
-		}
-		close(out.goOn)
-		synctest.Wait()
-		w.send(Event{Event: "backend"})
-		cancel()
-		if err := <-done; err != nil {
-			t.Fatal(err)
-		}
-		got := out.String()
-		if n := strings.Count(got, `"event":"backend"`); n != maxWaiting+2 {
-			t.Errorf("%d events were written, want %d", n, maxWaiting+2)
-		}
-		if !strings.Contains(got, `"event":"lost"`) || !strings.Contains(got, `"count":3}`) {
-			t.Errorf("the loss of 3 events was not written")
-		}
-	})
 }
 
 type broken struct{}

@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/holdfast-net/holdfast/admin"
 	"github.com/holdfast-net/holdfast/lab"
 	"github.com/holdfast-net/holdfast/lab/traffic"
 )
@@ -29,28 +30,33 @@ type Relay struct {
 	events lines[RelayEvent]
 }
 
-// A RelayEvent is what the scenes need of a line of `holdfast relay --events -`.
-type RelayEvent struct {
-	Event   string    `json:"event"` // "connection" or "backend"
-	Time    time.Time `json:"time"`
-	Backend string    `json:"backend"`
+// A RelayEvent is an event as a line of `--events -` says it. Its parts are
+// always there: what the line does not have is zero.
+type RelayEvent admin.Event
 
-	State  string `json:"state"`  // of a backend: "up" or "down"
-	Reason string `json:"reason"` // why it is down
+// UnmarshalJSON reads a line.
+func (e *RelayEvent) UnmarshalJSON(line []byte) error {
+	*e = RelayEvent{ConnectionEnd: new(admin.ConnectionEnd), Change: new(admin.Change)}
+	return json.Unmarshal(line, (*admin.Event)(e))
+}
 
-	Client      string  `json:"client"` // of a connection that ended
-	Age         float64 `json:"age"`    // seconds
-	Cause       string  `json:"cause"`
-	By          string  `json:"by"`
-	ToldClient  string  `json:"told_client"`
-	ToldBackend string  `json:"told_backend"`
-	Detail      string  `json:"detail"`
-
-	Count int `json:"count"` // events that were lost
+// String is the line as people read it in a verdict.
+func (e RelayEvent) String() string {
+	if *e.ConnectionEnd == (admin.ConnectionEnd{}) {
+		e.ConnectionEnd = nil
+	}
+	if *e.Change == (admin.Change{}) {
+		e.Change = nil
+	}
+	line, err := json.Marshal(admin.Event(e))
+	if err != nil {
+		return err.Error()
+	}
+	return string(line)
 }
 
 // Began returns when a connection that has ended was accepted.
-func (e RelayEvent) Began() time.Time { return e.Time.Add(-time.Duration(e.Age * 1e9)) }
+func (e RelayEvent) Began() time.Time { return e.Time.Add(-e.Age.Duration()) }
 
 // StartRelay runs `holdfast relay` with args in the host, as the user nobody,
 // and waits until it is ready.

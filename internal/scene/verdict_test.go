@@ -277,6 +277,9 @@ func TestLines(t *testing.T) {
 		if len(got) != 2 || got[0].Count != 1 || got[1].Count != 2 {
 			t.Errorf("got %+v", got)
 		}
+		if got := got[1]; got.Cause != "" || got.State != "" || !strings.HasSuffix(got.String(), `"count":2}`) {
+			t.Errorf("what a line does not have is there: %v", got)
+		}
 		if ev, err := l.await(context.Background(), func(e RelayEvent) bool { return e.Count == 2 }); err != nil || ev.Count != 2 {
 			t.Errorf("await gave %+v, %v", ev, err)
 		}

@@ -1,0 +1,110 @@
+package daemon
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/holdfast-net/holdfast/admin"
+	"github.com/holdfast-net/holdfast/health"
+	"github.com/holdfast-net/holdfast/internal/sys"
+)
+
+// severity orders problems, the worst first.
+var severity = map[string]int{
+	admin.ProblemServiceDown: 1, admin.ProblemLimit: 2, admin.ProblemAcceptQueue: 3,
+	admin.ProblemBackendDown: 4, admin.ProblemEventsLost: 5,
+}
+
+// Problems lists why the daemon is not well, the worst first; none when it is.
+// A drained backend that is down is no problem: somebody is working on it.
+func (d *Daemon) Problems() []admin.Problem {
+	list := d.watcher.problems(time.Now())
+	for _, v := range d.views("") {
+		if v.draining {
+			continue
+		}
+		if v.down {
+			list = append(list, admin.Problem{
+				Code: admin.ProblemServiceDown, Service: v.name, Since: v.since,
+				Text: fmt.Sprintf("service %s refuses new clients: %s", v.name, v.why),
+			})
+		}
+		for _, b := range v.options.Relay.Backends {
+			k, ok := v.backends[b.Name]
+			if b, removed := v.hands.inForce(b); !ok || removed || k.state != health.Down || b.Weight == 0 {
+				continue
+			}
+			list = append(list, admin.Problem{
+				Code: admin.ProblemBackendDown, Service: v.name, Backend: b.Name, Since: k.since,
+				Text: fmt.Sprintf("backend %s of service %s is down: %s", b.Name, v.name, k.reason),
+			})
+		}
+	}
+	slices.SortStableFunc(list, func(a, b admin.Problem) int { return cmp.Compare(severity[a.Code], severity[b.Code]) })
+	return list
+}
+
+// problems are those of limits and losses.
+func (w *watcher) problems(now time.Time) []admin.Problem {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	list := []admin.Problem{}
+	add := func(l *limit, code, why string) {
+		if p, ok := l.problem(now, code, why); ok {
+			list = append(list, p)
+		}
+	}
+	add(&w.connections, admin.ProblemLimit, w.whyConnections())
+	add(&w.descriptors, admin.ProblemLimit, w.whyDescriptors())
+	add(&w.short, admin.ProblemLimit, w.whyMemory())
+	var queues []string
+	for at := range w.queues {
+		queues = append(queues, at)
+	}
+	slices.Sort(queues)
+	for _, at := range queues {
+		add(w.queues[at], admin.ProblemAcceptQueue, w.queues[at].why)
+	}
+	add(&w.losses, admin.ProblemEventsLost, whyLost)
+	return list
+}
+
+// Limits says what the daemon can run out of, and how much of it is used.
+func (d *Daemon) Limits() []admin.Limit { return d.watcher.limits(d.relay.Count()) }
+
+func (w *watcher) limits(connections int) []admin.Limit {
+	refusals := w.refusals()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	open, err := sys.OpenFiles()
+	source := fmt.Sprintf("RLIMIT_NOFILE %d", w.soft)
+	if err != nil {
+		open = w.base + forConnection*connections
+		source += "; what is open is an estimate, as there is no /proc to count it in"
+	}
+	list := []admin.Limit{
+		{
+			Name: w.connections.name, Used: uint64(connections), Max: uint64(w.maxConnections), Remedy: raiseDescriptors,
+			Source: fmt.Sprintf("%d descriptors, %d for each connection, %d kept for checks, the admin socket, metrics and logs", w.soft, forConnection, w.reserve),
+		},
+		{Name: w.descriptors.name, Used: uint64(open), Max: w.soft, Source: source, Remedy: raiseDescriptors},
+		{Name: w.short.name, Remedy: w.memory.remedy},
+	}
+	m := &list[2]
+	if w.memoryErr != nil {
+		m.Source = "unknown: " + w.memoryErr.Error()
+	} else {
+		m.Used, m.Max = w.memory.used, w.memory.max-w.memory.keep()
+		m.Source = fmt.Sprintf("%s, %s, less %s that stay free", w.memory.source, size(w.memory.max), size(w.memory.keep()))
+	}
+	for i, n := range []uint64{refusals.MaxConnections, refusals.Descriptors, refusals.Refuse} {
+		list[i].Reached = n
+	}
+	list[0].Last, list[1].Last, list[2].Last = w.connections.last, w.descriptors.last, w.short.last
+	return list
+}
+
+// Lost says how many events and log lines could not be written since the start.
+func (d *Daemon) Lost() (events, logLines uint64) { return d.lost() }
