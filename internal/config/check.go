@@ -79,7 +79,7 @@ func (k *checker) check() {
 		if _, ok := k.is(path); !ok {
 			continue
 		}
-		k.unique(names, path, k.Services[i].Name, "service")
+		k.unique(names, path, k.Services[i].Name, "service", false)
 		k.checkListen(path, i)
 	}
 	k.checkMetrics()
@@ -106,13 +106,14 @@ func (k *checker) own(path string, a Address) {
 	k.listeners = append(k.listeners, l)
 }
 
-// unique checks the name in the mapping at path, which is new in seen.
-func (k *checker) unique(seen map[string]string, path, name, what string) {
+// unique checks the name in the mapping at path, which is new in seen. A backend
+// may be called what it would be called without a name.
+func (k *checker) unique(seen map[string]string, path, name, what string, byAddress bool) {
 	at, ok := k.is(path + ".name")
 	if !ok {
 		return
 	}
-	if err := checkName(name); err != nil {
+	if err := checkName(name); err != nil && !byAddress {
 		k.wrong(path+".name", err)
 		return
 	}
@@ -355,7 +356,7 @@ func (k *checker) checkBackends(path string, i int) {
 		if b.Backup {
 			backups++
 		}
-		k.unique(names, p, b.Name, "backend")
+		k.unique(names, p, b.Name, "backend", b.Name == b.Address.String())
 		at, ok := k.is(p + ".address")
 		if !ok {
 			usable = false

@@ -5,6 +5,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/holdfast-net/holdfast/balance"
@@ -76,8 +77,15 @@ func split(s string) []string {
 	return strings.Split(s, ",")
 }
 
-// fields lists the keys of a mapping, inlined ones in their place.
+// known holds what fields has listed: the tags of a type do not change.
+var known sync.Map // of reflect.Type: []field
+
+// fields lists the keys of a mapping, inlined ones in their place. The list is
+// shared: it is not to be changed.
 func fields(t reflect.Type) []field {
+	if all, ok := known.Load(t); ok {
+		return all.([]field)
+	}
 	var all []field
 	for i := range t.NumField() {
 		f := t.Field(i)
@@ -93,6 +101,7 @@ func fields(t reflect.Type) []field {
 			all = append(all, field{StructField: f, name: name, index: f.Index, owner: t})
 		}
 	}
+	known.Store(t, all)
 	return all
 }
 

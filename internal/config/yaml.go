@@ -24,6 +24,7 @@ const (
 	maxDepth     = 32      // mappings and lists in one another
 	maxKeys      = 256     // of one mapping
 	maxEmpty     = 500     // empty lines in a row
+	maxNulls     = 256     // keys and entries without a value
 	maxBlockText = 16 << 10
 	maxNodes     = 2_000_000 // values, with what aliases stand for
 )
@@ -165,20 +166,28 @@ func (s *source) parse(text string) *node {
 // checkTokens refuses what the parser would recurse on without an end, and what
 // the configuration has no use for.
 func (s *source) checkTokens(tokens token.Tokens) bool {
-	flow, dashes, line := 0, 0, 0
+	dashes, line := 0, 0
+	var flows []token.Type // the brackets and braces that are open
 	type block struct{ column, keys int }
 	var blocks []block
-	var last *token.Token
+	var last, key *token.Token // key stands before the colon that is last
+	nulls := 0
 	for _, t := range tokens {
 		at := s.position(t)
+		if noValueBetween(key, last, t, len(flows) > 0 && flows[len(flows)-1] == token.MappingStartType) {
+			if nulls++; nulls > maxNulls {
+				s.bad(at, "", "more than %d keys and entries of lists have no value; write them, or delete these lines", maxNulls)
+				return false
+			}
+		}
 		if t.Position.Line != line {
 			line, dashes = t.Position.Line, 0
 		}
 		switch t.Type {
 		case token.MappingStartType, token.SequenceStartType:
-			flow++
+			flows = append(flows, t.Type)
 		case token.MappingEndType, token.SequenceEndType:
-			flow--
+			flows = flows[:max(len(flows)-1, 0)]
 		case token.SequenceEntryType:
 			dashes++
 		case token.MappingKeyType:
@@ -203,7 +212,7 @@ func (s *source) checkTokens(tokens token.Tokens) bool {
 			for len(blocks) > 0 && blocks[len(blocks)-1].column > column {
 				blocks = blocks[:len(blocks)-1]
 			}
-			if flow > 0 {
+			if len(flows) > 0 {
 				break
 			}
 			if len(blocks) == 0 || blocks[len(blocks)-1].column < column {
@@ -216,7 +225,7 @@ func (s *source) checkTokens(tokens token.Tokens) bool {
 			}
 		default:
 		}
-		if flow > maxDepth || dashes > maxDepth/2 || len(blocks) > maxDepth {
+		if len(flows) > maxDepth || dashes > maxDepth/2 || len(blocks) > maxDepth {
 			s.bad(at, "", "nested more than %d levels deep; nothing in this file is", maxDepth)
 			return false
 		}
@@ -225,9 +234,26 @@ func (s *source) checkTokens(tokens token.Tokens) bool {
 				blocks = blocks[:len(blocks)-1]
 			}
 		}
-		last = t
+		key, last = last, t
 	}
 	return true
+}
+
+// noValueBetween reports whether the key or entry that ends with last, a colon or
+// a dash, has no value because t comes next. A word by itself in braces is a key.
+func noValueBetween(key, last, t *token.Token, braces bool) bool {
+	if last == nil {
+		return false
+	}
+	closes := t.Type == token.CollectEntryType || t.Type == token.MappingEndType || t.Type == token.SequenceEndType
+	below := t.Position.Line > last.Position.Line
+	switch last.Type {
+	case token.SequenceEntryType:
+		return closes || below && t.Position.Column <= last.Position.Column
+	case token.MappingValueType:
+		return closes || key == nil || below && (t.Position.Column < key.Position.Column || t.Position.Column == key.Position.Column && t.Type != token.SequenceEntryType)
+	}
+	return braces && closes && key != nil && (key.Type == token.MappingStartType || key.Type == token.CollectEntryType)
 }
 
 // position is where a token stands. The library's columns are off by one behind
