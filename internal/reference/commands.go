@@ -208,7 +208,7 @@ func (f flagText) text() string {
 }
 
 func (c *command) synopsis() string {
-	if !c.Runnable() || c.Parent() == nil {
+	if len(c.subs) > 0 {
 		return c.CommandPath() + " COMMAND"
 	}
 	return c.UseLine()
