@@ -72,7 +72,7 @@ func outcome(spec relay.Backend, removed bool, fileWeight int, h hands) string {
 	case !byHand && spec.Weight == 0:
 		return "is drained, as the file says"
 	case !byHand:
-		return fmt.Sprintf("has weight %d, as the file says,", spec.Weight)
+		return fmt.Sprintf("has the file's weight of %d", spec.Weight)
 	case spec.Weight == 0:
 		return "is drained"
 	}
@@ -156,7 +156,10 @@ func (d *Daemon) resetBackend(serviceName, backendName, by string) (admin.Backen
 		return admin.BackendResult{}, err
 	}
 	n := d.relay.ResetConnections(relay.Filter{Service: serviceName, Backend: backendName})
-	text := fmt.Sprintf("%s of backend %s of service %s told", were(n), backendName, serviceName)
+	text := fmt.Sprintf("%d connections of backend %s of service %s were told", n, backendName, serviceName)
+	if n == 1 {
+		text = fmt.Sprintf("1 connection of backend %s of service %s was told", backendName, serviceName)
+	}
 	d.journal.Add(admin.Event{
 		Event: admin.EventBackend, Service: serviceName, Backend: backendName, Count: uint64(n),
 		Change: &admin.Change{State: "reset", Reason: text, ByHand: by},
