@@ -59,8 +59,8 @@ func (p *probe) command(ctx context.Context) (missing string, cleanup func(), er
 	cmd.WaitDelay = 100 * time.Millisecond
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Credential: p.program.credential}
 	if err := cmd.Start(); err != nil {
-		if pathErr, ok := errors.AsType[*os.PathError](err); ok {
-			err = pathErr.Err
+		if pathErr, ok := errors.AsType[*os.PathError](err); ok && pathErr.Path == cmd.Path {
+			err = pathErr.Err // the program is named anyway; /dev/null, which it needs too, is not
 		}
 		return "", func() {}, &startError{err}
 	}
