@@ -55,7 +55,7 @@ func (l *limitedListener) Accept() (net.Conn, error) {
 			return nil, err
 		}
 		p := identify(c)
-		if l.server.connections.enter(l.server.rights.mayChange(p)) {
+		if l.server.connections.enter(l.server.rights.Load().mayChange(p)) {
 			return &limitedConn{Conn: c, peer: p, leave: sync.OnceFunc(l.server.connections.leave)}, nil
 		}
 		l.refuse(c)

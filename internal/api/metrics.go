@@ -23,7 +23,7 @@ type MetricsOptions struct {
 // page at / that leads there, and nothing else, to everybody who reaches it.
 func NewMetrics(o MetricsOptions) *Server {
 	s := newServer(o.Version, o.Logger)
-	s.rights = rights{nobody: true}
+	s.rights.Store(&rights{nobody: true})
 	title := "Holdfast: " + html.EscapeString(o.Node)
 	page := fmt.Sprintf("<!doctype html>\n<html lang=\"en\"><title>%s</title>\n<h1>%s</h1>\n<p>Version %s</p>\n<p><a href=\"/metrics\">Metrics</a></p>\n</html>\n",
 		title, title, html.EscapeString(o.Version))

@@ -66,6 +66,17 @@ func (p peer) String() string {
 	return s + ")"
 }
 
+// SetGroup makes another group the one whose members may change things, from the
+// next request on. It fails if there is no such group.
+func (s *Server) SetGroup(group string) error {
+	r, err := newRights(group)
+	if err != nil {
+		return err
+	}
+	s.rights.Store(&r)
+	return nil
+}
+
 // rights say who may change things.
 type rights struct {
 	nobody bool // may, whoever it is

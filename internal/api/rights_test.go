@@ -169,3 +169,51 @@ func TestRightsOfTheOwnUser(t *testing.T) {
 		t.Errorf("New: %v", err)
 	}
 }
+
+// Who may use the socket changes while it is used.
+func TestRightsChange(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("needs root: it asks as other users")
+	}
+	const group, uid = 4711, 4712
+	s, err := New(Options{Node: newFakeNode(), Version: "1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(openDirectory(t), "node.sock")
+	l, err := Listen(path, 0o660, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	serve(t, s, l)
+	member := &syscall.Credential{Uid: uid, Gid: uid, Groups: []uint32{group}}
+	want := func(mayRead, mayChange bool) {
+		t.Helper()
+		if a := askAs(t, path, member); (a.Read == "") != mayRead || (a.Change == "") != mayChange {
+			t.Errorf("reading: %q, changing: %q; want %v and %v", a.Read, a.Change, mayRead, mayChange)
+		}
+	}
+	want(false, false)
+	for _, step := range []struct {
+		mode               os.FileMode
+		group              string
+		mayRead, mayChange bool
+	}{{0o660, "4711", true, true}, {0o666, "", true, false}, {0o600, "", false, false}, {0o660, "4711", true, true}} {
+		if err := errors.Join(l.SetAccess(step.mode, step.group), s.SetGroup(step.group)); err != nil {
+			t.Fatal(err)
+		}
+		want(step.mayRead, step.mayChange)
+	}
+	for _, err := range []error{l.SetAccess(0o660, "no-such-group"), s.SetGroup("no-such-group"), l.SetAccess(0o2660, "")} {
+		if err == nil || !strings.HasPrefix(err.Error(), "admin.") {
+			t.Errorf("got %v", err)
+		}
+	}
+	want(true, true) // nothing has changed
+	if err := os.Rename(path, path+".away"); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.SetAccess(0o600, ""); err == nil || !strings.Contains(err.Error(), "no longer the node's") {
+		t.Errorf("a socket that is gone: %v", err)
+	}
+}

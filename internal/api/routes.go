@@ -71,7 +71,7 @@ func (s *Server) routes() http.Handler {
 func (s *Server) handle(rt route) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		p := peerOf(r.Context())
-		privileged := s.rights.mayChange(p)
+		privileged := s.rights.Load().mayChange(p)
 		if rt.serve != nil { // it has its own gate
 			rt.serve(w, r)
 			return
@@ -87,7 +87,7 @@ func (s *Server) handle(rt route) http.Handler {
 		}
 		if !privileged {
 			s.log.Warn("a change was refused", "by", p.String(), "request", r.URL.Path)
-			s.fail(w, r, s.rights.refusal(p))
+			s.fail(w, r, s.rights.Load().refusal(p))
 			return
 		}
 		ctx, cancel := context.WithTimeout(r.Context(), changeTimeout)
@@ -201,7 +201,7 @@ func queryFilter(r *http.Request, known ...string) (admin.Filter, error) {
 }
 
 func (s *Server) metrics(w http.ResponseWriter, r *http.Request) {
-	if !s.requests.enter(s.rights.mayChange(peerOf(r.Context()))) {
+	if !s.requests.enter(s.rights.Load().mayChange(peerOf(r.Context()))) {
 		s.fail(w, r, errBusy("requests", maxRequests))
 		return
 	}

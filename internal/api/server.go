@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"sync/atomic"
 	"time"
 
 	"github.com/holdfast-net/holdfast/admin"
@@ -69,7 +70,7 @@ type Server struct {
 	node    Node
 	version string
 	log     *slog.Logger
-	rights  rights
+	rights  atomic.Pointer[rights]
 	handler http.Handler
 
 	connections, requests, streams gate
@@ -86,7 +87,8 @@ func New(o Options) (*Server, error) {
 		return nil, err
 	}
 	s := newServer(o.Version, o.Logger)
-	s.node, s.rights = o.Node, r
+	s.node = o.Node
+	s.rights.Store(&r)
 	s.handler = s.routes()
 	return s, nil
 }

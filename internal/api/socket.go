@@ -115,6 +115,30 @@ func (l *Listener) protect(mode fs.FileMode, gid int, group string) error {
 	return err
 }
 
+// SetAccess gives the socket another mode and another group, by name or number;
+// "" is the node's own. It fails, and changes nothing, if there is no such group
+// or the socket may not be given to it.
+func (l *Listener) SetAccess(mode fs.FileMode, group string) error {
+	if mode&^fs.ModePerm != 0 {
+		return fmt.Errorf("admin.mode: %04o is more than permission bits", uint32(mode))
+	}
+	gid := os.Getegid()
+	if group != "" {
+		n, err := lookupGroup(group)
+		if err != nil {
+			return err
+		}
+		gid = int(n)
+	}
+	if now, err := os.Lstat(l.path); err != nil || !os.SameFile(now, l.file) {
+		return fmt.Errorf("admin.socket: %s is no longer the node's: restart the node", l.path)
+	}
+	if err := l.protect(mode, gid, group); err != nil {
+		return explainListen(l.path, err)
+	}
+	return nil
+}
+
 // Close removes the socket and ends it. Calling it again does nothing.
 func (l *Listener) Close() error {
 	l.once.Do(func() {

@@ -37,7 +37,7 @@ func (s *Server) events(w http.ResponseWriter, r *http.Request) {
 		s.follow(w, r, f, q)
 		return
 	}
-	if !s.requests.enter(s.rights.mayChange(peerOf(r.Context()))) {
+	if !s.requests.enter(s.rights.Load().mayChange(peerOf(r.Context()))) {
 		s.fail(w, r, errBusy("requests", maxRequests))
 		return
 	}
@@ -144,7 +144,7 @@ func data(out *bytes.Buffer, v any) {
 // stream answers with server-sent events until the client or the node goes. next
 // waits until ctx ends or there is something to write.
 func (s *Server) stream(w http.ResponseWriter, r *http.Request, next func(ctx context.Context, out *bytes.Buffer) error) {
-	if !s.streams.enter(s.rights.mayChange(peerOf(r.Context()))) {
+	if !s.streams.enter(s.rights.Load().mayChange(peerOf(r.Context()))) {
 		s.fail(w, r, errBusy("streams", maxStreams))
 		return
 	}
