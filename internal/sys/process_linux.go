@@ -7,6 +7,7 @@ import (
 	"os/user"
 	"strconv"
 	"syscall"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -96,4 +97,43 @@ func ErrnoName(errno syscall.Errno) string {
 		return name
 	}
 	return "errno " + strconv.Itoa(int(errno))
+}
+
+// ExitedChild returns a child of this process that has ended and was not reaped,
+// and leaves it so. pid is 0 where there is none.
+func ExitedChild() (pid int, err error) {
+	var info struct {
+		unix.Siginfo
+		_ [64]byte // whatever a kernel may add
+	}
+	for {
+		err := unix.Waitid(unix.P_ALL, 0, &info.Siginfo, unix.WEXITED|unix.WNOWAIT|unix.WNOHANG, nil)
+		switch err {
+		case nil:
+			child := (*struct {
+				_      [3]int32 // signo, errno, code
+				fields struct {
+					_   [0]uintptr // the union begins as pointers are aligned
+					pid int32
+				}
+			})(unsafe.Pointer(&info))
+			return int(child.fields.pid), nil
+		case unix.EINTR:
+		case unix.ECHILD:
+			return 0, nil
+		default:
+			return 0, fmt.Errorf("waitid: %w", err)
+		}
+	}
+}
+
+// Group returns the process group and the session of a process; 0 is this one.
+func Group(pid int) (group, session int, err error) {
+	if group, err = unix.Getpgid(pid); err != nil {
+		return 0, 0, fmt.Errorf("getpgid of process %d: %w", pid, err)
+	}
+	if session, err = unix.Getsid(pid); err != nil {
+		return 0, 0, fmt.Errorf("getsid of process %d: %w", pid, err)
+	}
+	return group, session, nil
 }

@@ -1,0 +1,222 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/holdfast-net/holdfast/admin"
+	"github.com/holdfast-net/holdfast/internal/api"
+	"github.com/holdfast-net/holdfast/internal/config"
+	"github.com/holdfast-net/holdfast/internal/daemon"
+	"github.com/holdfast-net/holdfast/internal/journal"
+	"github.com/holdfast-net/holdfast/internal/metrics"
+	"github.com/holdfast-net/holdfast/internal/systemd"
+)
+
+// A node is everything that runs.
+type node struct {
+	o       Options
+	log     *slog.Logger
+	logs    *logSwitch
+	lines   *journal.Writer // what log writes to
+	events  *journal.Writer // nil: none
+	journal *journal.Journal
+	daemon  *daemon.Daemon
+	server  *api.Server
+	socket  *api.Listener
+	manager *systemd.Notifier // nil: nobody asks
+	began   time.Time
+
+	shown http.Handler // the metrics
+
+	stopping atomic.Bool
+	stopped  chan struct{} // closed with it
+
+	// reloading is held by the one who takes the file; it comes before mu.
+	reloading sync.Mutex
+	metrics   *metricsListener // over TCP; nil: none
+	serving   context.Context  // of Run, for listeners that a reload adds
+	tasks     sync.WaitGroup   // of Run
+
+	// mu guards what status shows, for moments.
+	mu     sync.Mutex
+	config *config.Config
+	file   admin.ConfigFile
+	since  time.Time // of the last refusal
+	disk   fileOnDisk
+}
+
+// Run runs a node until a signal stops it, or ctx ends, which tells every
+// connection at once. An error at the start says everything that is wrong, a
+// line each, and nothing has run then.
+//
+// SIGTERM and SIGINT stop it as the services' drain says, a second one at once.
+// SIGHUP is a reload. SIGUSR2 changes nothing.
+func Run(ctx context.Context, o Options) (err error) {
+	n := &node{o: o, began: time.Now(), stopped: make(chan struct{})}
+	n.shown = metrics.Handler(n)
+	// Before anything else is there, so that whoever sees that may signal.
+	signals, release := catchSignals()
+	defer release()
+
+	n.lines = journal.NewWriter(o.Err, journal.WriterOptions{Name: "the log"})
+	n.log, n.logs = newLogger(n.lines)
+	endLines := background(n.lines.Run)
+	defer func() { _ = endLines() }() // the last to end: everybody logs. Where the log fails, there is nobody to tell
+
+	runtime, err := n.take(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, runtime.close()) }()
+	defer func() { err = errors.Join(err, n.close()) }()
+	return n.run(ctx, signals)
+}
+
+// take takes what the node needs, or says what it lacks. After an error there is
+// nothing to close.
+func (n *node) take(ctx context.Context) (_ *runtimeDir, err error) {
+	c, err := config.Load(n.o.File)
+	if err != nil {
+		return nil, err
+	}
+	if err := n.logs.set(c.Log); err != nil {
+		return nil, err
+	}
+	if n.manager, err = systemd.New(); err != nil {
+		n.log.Warn("the service manager is not told anything", "err", err)
+	}
+	runtime, err := takeRuntime(c.Directories.Runtime)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, n.close(), runtime.close())
+		}
+	}()
+	n.taken(c)
+	// Each of the rest says for itself what it lacks.
+	return runtime, errors.Join(n.openEvents(), n.openServer(c), n.openMetrics(c), n.openDaemon(ctx, c))
+}
+
+func (n *node) openEvents() (err error) {
+	o := journal.WriterOptions{Name: "the events", Lost: journal.LostLine, Report: n.eventsFailed}
+	switch n.o.EventsFile {
+	case "":
+	case "-":
+		n.events = journal.NewWriter(n.o.Out, o)
+	default:
+		if n.events, err = journal.OpenWriter(n.o.EventsFile, o); err != nil {
+			return fmt.Errorf("--events: %s cannot be written: %w: choose another file, or make its directory", n.o.EventsFile, cause(err))
+		}
+	}
+	return nil
+}
+
+// eventsFailed says that events are not written, and that they are again.
+func (n *node) eventsFailed(err error) {
+	if err != nil {
+		n.log.Error("events are not written; connections carry on", "err", err)
+		return
+	}
+	n.log.Info("events are written again")
+}
+
+func (n *node) openServer(c *config.Config) (err error) {
+	n.server, err = api.New(api.Options{Node: n, Version: n.o.Version, Group: c.Admin.Group, Logger: n.log})
+	if err != nil {
+		return err
+	}
+	n.socket, err = api.Listen(c.Admin.Socket, os.FileMode(c.Admin.Mode), c.Admin.Group)
+	return err
+}
+
+func (n *node) openDaemon(ctx context.Context, c *config.Config) error {
+	services, err := daemon.Resolve(ctx, c)
+	if err != nil {
+		return err
+	}
+	n.journal = journal.New(journal.Options{})
+	var events io.Writer
+	if n.events != nil {
+		events = n.events
+	}
+	n.daemon, err = daemon.New(daemon.Options{
+		Services: services, Loops: n.o.Loops, Logger: n.log, Journal: n.journal, Events: events, Lost: n.Lost,
+	})
+	return err
+}
+
+// close frees what take took.
+func (n *node) close() error {
+	var errs []error
+	if n.daemon != nil {
+		errs = append(errs, n.daemon.Close())
+	}
+	if n.metrics != nil {
+		errs = append(errs, n.metrics.Close())
+	}
+	if n.socket != nil {
+		errs = append(errs, n.socket.Close())
+	}
+	if n.events != nil {
+		errs = append(errs, n.events.Close())
+	}
+	return errors.Join(append(errs, n.manager.Close())...)
+}
+
+// run serves until a signal, or the end of ctx. At the end, clients go first,
+// then the metrics; the admin socket answers until the last connection has
+// ended, and the events are written until then.
+func (n *node) run(ctx context.Context, signals <-chan os.Signal) (err error) {
+	if n.events != nil {
+		end := background(n.events.Run)
+		defer func() { err = errors.Join(err, end()) }()
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	n.serving = ctx
+	endServer := background(func(ctx context.Context) error { return n.server.Serve(ctx, n.socket) })
+	defer func() { err = errors.Join(err, endServer()) }()
+
+	if n.metrics != nil {
+		n.showMetrics(n.metrics)
+	}
+	stops := make(chan os.Signal, 2)
+	n.tasks.Go(func() { n.handle(ctx, signals, stops) })
+	n.tasks.Go(func() { n.beat(ctx) })
+	n.tasks.Go(func() { n.tell(ctx) })
+	n.tasks.Go(func() { n.reap(ctx) })
+
+	n.log.Info("started", "node", n.name(), "version", n.o.Version, "pid", os.Getpid(), "file", n.o.File)
+	n.notified(n.manager.Ready(n.summary()))
+	err = n.daemon.Serve(ctx, stops)
+
+	n.stop("it has ended")
+	cancel()
+	n.reloading.Lock() // one under way has ended, and what comes later is refused
+	defer n.reloading.Unlock()
+	n.tasks.Wait()
+	return err
+}
+
+// background starts f, which runs until its context ends. The function it returns
+// ends it, waits for it and returns its error.
+func background(f func(context.Context) error) (end func() error) {
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- f(ctx) }()
+	return func() error {
+		cancel()
+		return <-done
+	}
+}

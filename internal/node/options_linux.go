@@ -1,0 +1,19 @@
+package node
+
+import "io"
+
+// Options is what a node runs with, besides its file.
+type Options struct {
+	File string // the configuration; required
+
+	// EventsFile is a file that gets a JSON line for each event. Lines are appended,
+	// and the file is opened anew at each reload, as logrotate needs it. "-" is
+	// Out; "" is none.
+	EventsFile string
+
+	Out io.Writer // for events, see EventsFile; required where that is "-"
+	Err io.Writer // what the node logs; required
+
+	Version string // of the program, as status shows it
+	Loops   int    // event loops of the relay; 0: one for each processor
+}
