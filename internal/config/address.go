@@ -94,6 +94,9 @@ func ParseBackendAddress(s string) (Address, error) {
 // parseAddress takes s apart; what stands before the port is in a.Addr where it
 // is an IP address, and as it is in host.
 func parseAddress(s string, listen bool) (a Address, host string, err error) {
+	if rest, ok := strings.CutPrefix(s, "unix://"); ok {
+		return a, "", fmt.Errorf("%q: write it without the two slashes, as unix:/%s", s, strings.TrimLeft(rest, "/"))
+	}
 	if path, ok := strings.CutPrefix(s, "unix:"); ok {
 		if err := checkUnixPath(path); err != nil {
 			return a, "", fmt.Errorf("%q: %w", s, err)
@@ -129,11 +132,8 @@ func parseAddress(s string, listen bool) (a Address, host string, err error) {
 
 // notAnAddress recognises what people write instead of an address.
 func notAnAddress(s string, listen bool) error {
-	for _, scheme := range []string{"tcp://", "http://", "https://", "unix://"} {
-		if rest, ok := strings.CutPrefix(s, scheme); ok {
-			if scheme == "unix://" {
-				return fmt.Errorf("%q: write it without the two slashes, as unix:/%s", s, strings.TrimLeft(rest, "/"))
-			}
+	for _, scheme := range []string{"tcp://", "http://", "https://"} {
+		if strings.HasPrefix(s, scheme) {
 			return fmt.Errorf("%q: write it without %s, as ADDRESS:PORT", s, scheme)
 		}
 	}

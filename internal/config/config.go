@@ -194,7 +194,9 @@ type HTTPCheck struct {
 
 // ExchangeCheck is a check by one exchange of bytes.
 type ExchangeCheck struct {
-	// What is sent first; empty for a server that speaks first.
+	// What is sent first, in double quotes with \r, \n and \x00 where they are
+	// needed; empty for a server that speaks first. It is text: a character above
+	// \x7f is sent as UTF-8.
 	Send string `yaml:"send" unset:"nothing"`
 
 	// What must occur in the first 64 KiB of the answer.

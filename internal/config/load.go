@@ -13,6 +13,9 @@ import (
 	"strings"
 )
 
+// least is a whole configuration.
+const least = "`services: [{name: web, listen: \":8080\", backends: [{address: \"10.0.0.21:80\"}]}]`"
+
 const bom = "\uFEFF"
 
 // indices are the numbers of list entries in a path.
@@ -46,7 +49,7 @@ func read(path string) ([]byte, error) {
 	f, err := os.Open(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return nil, fmt.Errorf("there is no file %s: write one (packaging/holdfast.yaml of the sources is an example), or name another with -c FILE; `holdfast relay` needs no file", path)
+		return nil, fmt.Errorf("there is no file %s: write one, the least is %s, or name another with -c FILE; `holdfast relay` needs no file", path, least)
 	case errors.Is(err, fs.ErrPermission):
 		return nil, fmt.Errorf("%s cannot be read: permission denied; run this as root, or let this user read the file: chmod a+r %s", path, path)
 	case err != nil:

@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"reflect"
 	"regexp"
+	"strconv"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 
 	"github.com/goccy/go-yaml/ast"
@@ -201,6 +203,9 @@ func (s *source) checkTokens(tokens token.Tokens) bool {
 				s.bad(at, "", "the text that begins here goes on in the next line; is its closing quote missing? A text in quotes is on one line")
 				return false
 			}
+			if t.Type == token.DoubleQuoteType && !s.checkEscapes(at) {
+				return false
+			}
 		case token.DirectiveType:
 			s.bad(at, "", "a value cannot begin with %%, and directives are not supported; write a value in quotes, delete a directive")
 			return false
@@ -235,6 +240,44 @@ func (s *source) checkTokens(tokens token.Tokens) bool {
 			}
 		}
 		key, last = last, t
+	}
+	return true
+}
+
+// hexDigits is how many of them follow a letter behind a backslash.
+var hexDigits = map[rune]int{'x': 2, 'u': 4, 'U': 8}
+
+// checkEscapes looks into the text in double quotes that begins at p: the library
+// takes any characters for hexadecimal digits, and loses some tabs.
+func (s *source) checkEscapes(p Position) bool {
+	line := s.lines[p.Line-1]
+	for i := p.Column; i < len(line); i++ {
+		at := Position{p.Line, i + 1}
+		switch {
+		case line[i] == '"':
+			return true
+		case line[i] == '\t':
+			s.bad(at, "", `there is a tab in this text; write it as \t`)
+			return false
+		case line[i] != '\\' || i+1 == len(line):
+			continue
+		}
+		i++
+		n := hexDigits[line[i]]
+		if n == 0 {
+			continue
+		}
+		digits := string(line[i+1 : min(i+1+n, len(line))])
+		code, err := strconv.ParseUint(digits, 16, 32)
+		switch {
+		case err != nil || len(digits) != n:
+			s.bad(at, "", `%d hexadecimal digits follow \%c; write them, or \\ for a backslash`, n, line[i])
+			return false
+		case code > unicode.MaxRune || line[i] == 'U' && code >= 0xd800 && code < 0xe000:
+			s.bad(at, "", `there is no character \U%s; the last one is \U0010ffff`, digits)
+			return false
+		}
+		i += n
 	}
 	return true
 }
@@ -469,6 +512,8 @@ func (s *source) syntax(err error) {
 			}
 		}
 		s.bad(at, "", "there is a tab in this line, and YAML takes spaces only; write spaces")
+	case has("could not find end character of double") && !s.checkEscapes(at):
+		// It has swallowed the closing quote.
 	case has("could not find end character of"):
 		s.bad(at, "", "this quote is never closed; put the same one at the end of the value")
 	case bracketsAndPort.MatchString(line) && (has("value is not allowed") || has("must be specified")):
