@@ -1,5 +1,5 @@
 // Package api serves the local API of a node: HTTP and JSON on a unix socket, in
-// the types of package admin. docs/reference/api.md is the same for a person
+// the types of package admin. docs/guide/api.md is the same for a person
 // with curl.
 //
 // Who may open the socket may read. To change something one must be root, the

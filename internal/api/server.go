@@ -57,7 +57,7 @@ const (
 
 	headerTimeout = 5 * time.Second
 	readTimeout   = 10 * time.Second
-	writeTimeout  = 30 * time.Second // of an answer, or of what a stream has to say at once
+	writeTimeout  = 30 * time.Second // of an answer, and of what a stream has to say at once
 	idleTimeout   = time.Minute
 	changeTimeout = 2 * time.Minute // a reload may have to look up many names
 
@@ -75,7 +75,8 @@ type Server struct {
 
 	connections, requests, streams gate
 
-	heartbeat time.Duration
+	heartbeat time.Duration   // between two signs of life of a stream
+	patience  time.Duration   // with somebody who does not read a stream
 	stopping  context.Context // ends the streams
 	stop      context.CancelFunc
 }
@@ -98,7 +99,7 @@ func newServer(version string, log *slog.Logger) *Server {
 		log = slog.New(slog.DiscardHandler)
 	}
 	s := &Server{
-		version: version, log: log, heartbeat: admin.Heartbeat,
+		version: version, log: log, heartbeat: admin.Heartbeat, patience: writeTimeout,
 		connections: gate{max: maxConnections}, requests: gate{max: maxRequests}, streams: gate{max: maxStreams},
 	}
 	s.stopping, s.stop = context.WithCancel(context.Background())

@@ -183,8 +183,8 @@ func lockDirectory(dir string) (unlock func()) {
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	for range 100 {
-		if held, err := sys.LockedElsewhere(f); err != nil || !held {
-			break // locked, or it cannot be
+		if locked, err := sys.TryLock(f); err != nil || locked {
+			break
 		}
 		<-tick.C
 	}

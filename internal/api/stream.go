@@ -165,7 +165,7 @@ func (s *Server) stream(w http.ResponseWriter, r *http.Request, next func(ctx co
 	for {
 		if out.Len() > 0 {
 			// Whoever does not read for so long is cut off: the error comes too late for an answer.
-			if err := rc.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil {
+			if err := rc.SetWriteDeadline(time.Now().Add(s.patience)); err != nil {
 				s.log.Debug("a stream keeps the deadline of a request", "err", err)
 			}
 			_, err := w.Write(out.Bytes())

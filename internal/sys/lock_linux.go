@@ -8,10 +8,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// LockedElsewhere takes the exclusive lock of an open file or directory
-// (flock(2)), which it keeps until it is closed, and reports whether somebody
-// else holds it instead. It does not wait.
-func LockedElsewhere(f *os.File) (bool, error) {
+// TryLock takes the exclusive lock of an open file or directory (flock(2)),
+// which keeps it until it is closed. It reports false, and does not wait, if
+// somebody else holds it.
+func TryLock(f *os.File) (bool, error) {
 	raw, err := f.SyscallConn()
 	if err != nil {
 		return false, err
@@ -21,9 +21,9 @@ func LockedElsewhere(f *os.File) (bool, error) {
 	case ctrlErr != nil:
 		return false, ctrlErr
 	case errors.Is(err, unix.EWOULDBLOCK):
-		return true, nil
+		return false, nil
 	case err != nil:
 		return false, fmt.Errorf("flock of %s: %w", f.Name(), err)
 	}
-	return false, nil
+	return true, nil
 }
