@@ -140,8 +140,8 @@ var notes = map[string]note{
 		more: "A redirect is an answer like any other: it is not followed.",
 	},
 	"services[].health.http.host":       {reload: checksAnew, example: `app.example.net`},
-	"services[].health.exchange.send":   {reload: checksAnew, example: `"PING\r\n"`, more: `In double quotes YAML knows \r, \n, \t and \x00.`},
-	"services[].health.exchange.expect": {reload: checksAnew, example: `"+PONG"`, more: `In double quotes YAML knows \r, \n, \t and \x00.`},
+	"services[].health.exchange.send":   {reload: checksAnew, example: `"PING\r\n"`},
+	"services[].health.exchange.expect": {reload: checksAnew, example: `"+PONG"`},
 	"services[].health.command.argv": {
 		reload: checksAnew, example: `[/usr/local/bin/check-db, --quick]`,
 		more: "The program is looked for in the node's own `PATH`, which is all that it gets of the environment besides `HOLDFAST_BACKEND` and `HOLDFAST_ADDRESS`. When `timeout` is over it is killed, with everything that it has started.",
