@@ -3,7 +3,6 @@
 package relay
 
 import (
-	"cmp"
 	"net/netip"
 	"slices"
 	"sync/atomic"
@@ -53,7 +52,7 @@ type picture struct {
 	service     *Service
 	target      *target
 	from        netip.AddrPort
-	state       string
+	state       state
 	began       time.Time
 	idle        time.Duration
 	in, out     uint64
@@ -68,20 +67,30 @@ func (p *pair) picture() picture {
 	}
 }
 
-// state is the connection's state for people.
-func (p *pair) state() string {
+// state is a connection's state for people.
+type state uint8
+
+const (
+	connecting state = iota
+	established
+	closing
+)
+
+var stateNames = [...]string{connecting: "connecting", established: "established", closing: "closing"}
+
+func (p *pair) state() state {
 	switch {
 	case p.stage == stageConnecting:
-		return "connecting"
+		return connecting
 	case p.client.over|p.backend.over != notOver:
-		return "closing"
+		return closing
 	}
-	return "established"
+	return established
 }
 
 func (p *picture) connection() Connection {
 	c := Connection{
-		ID: p.id, Service: p.service.name, Client: clientName(p.from), State: p.state, Began: p.began, Idle: max(p.idle, 0),
+		ID: p.id, Service: p.service.name, Client: clientName(p.from), State: stateNames[p.state], Began: p.began, Idle: max(p.idle, 0),
 		BytesIn: p.in, BytesOut: p.out, Held: p.in - p.inTo + p.out - p.outTo,
 	}
 	if p.target != nil {
@@ -100,6 +109,15 @@ func (r *Relay) Connections(f Filter) (list []Connection, matched, total int) {
 		matched, total int
 	}
 	shares := make([]share, len(r.loops))
+	if f == (Filter{Limit: f.Limit}) {
+		for i, l := range r.loops {
+			room := int(max(l.load.Load(), 0))
+			if f.Limit > 0 {
+				room = min(room, f.Limit)
+			}
+			shares[i].pictures = make([]picture, 0, room)
+		}
+	}
 	r.walk((*loop).everything, lookStep, func(l *loop) func(*pair) {
 		s := &shares[l.number]
 		return func(p *pair) {
@@ -114,19 +132,26 @@ func (r *Relay) Connections(f Filter) (list []Connection, matched, total int) {
 			}
 		}
 	})
-	var pictures []picture
+	n := 0
 	for i := range shares {
-		pictures = append(pictures, shares[i].pictures...)
+		n += len(shares[i].pictures)
 		matched += shares[i].matched
 		total += shares[i].total
 	}
-	slices.SortFunc(pictures, func(a, b picture) int { return cmp.Compare(a.id, b.id) })
-	if f.Limit > 0 && len(pictures) > f.Limit {
-		pictures = pictures[:f.Limit]
+	if f.Limit > 0 {
+		n = min(n, f.Limit)
 	}
-	list = make([]Connection, len(pictures))
-	for i := range pictures {
-		list[i] = pictures[i].connection()
+	list = make([]Connection, n)
+	for i := range list { // each loop's share is in order: take the oldest of their first
+		var first *share
+		for j := range shares {
+			s := &shares[j]
+			if len(s.pictures) > 0 && (first == nil || s.pictures[0].id < first.pictures[0].id) {
+				first = s
+			}
+		}
+		list[i] = first.pictures[0].connection()
+		first.pictures = first.pictures[1:]
 	}
 	return list, matched, total
 }

@@ -40,7 +40,7 @@ type tally struct {
 }
 
 func (t *tally) count(p *pair) {
-	if p.stage == stageOpen && p.client.over|p.backend.over == notOver {
+	if p.state() == established {
 		t.active++
 	} else {
 		t.inactive++
