@@ -32,6 +32,18 @@
 // cannot be kept, that side sees a reset only if bytes of its own are still
 // unread, and an end of stream otherwise.
 //
+// # Changing
+//
+// [Relay.Configure] takes all services at once and makes them so, or changes
+// nothing. What stays keeps its listening sockets, with everybody in their
+// queues, and its connections; changed policies hold for those too.
+//
+// # Limits
+//
+// A relay carries as many connections as its descriptors allow, or
+// [Relay.SetMaxConnections] says. Clients beyond that are accepted and reset at
+// once, with [CauseResources]; those that are there notice nothing.
+//
 // # Accounting
 //
 // A relay's memory holds bytes that one side has sent and the other has not
