@@ -39,8 +39,8 @@ func takeRuntime(path string) (_ *runtimeDir, err error) {
 			err = errors.Join(err, f.Close())
 		}
 	}()
-	switch taken, err := sys.LockedElsewhere(f); {
-	case taken:
+	switch locked, err := sys.TryLock(f); {
+	case err == nil && !locked:
 		return nil, fmt.Errorf("directories.runtime: %s is in use by %s: stop it, or set directories.runtime and admin.socket to paths of this node's own", path, lockHolder(f))
 	case err != nil:
 		return nil, fmt.Errorf("directories.runtime: %s cannot be locked: %w: choose a directory on another file system", name, err)
