@@ -100,7 +100,7 @@ func newRoot(s Streams) *cobra.Command {
 away. Where a connection cannot be kept, both ends are told at once, and never
 with a lie: a cut download ends in a reset, not in a clean end of stream.`,
 		Example: `  holdfast relay :8080 10.0.0.21:80 10.0.0.22:80
-  holdfast check -c holdfast.yaml
+  holdfast run -c holdfast.yaml
   holdfast status`,
 		Args:                  cobra.ArbitraryArgs,
 		DisableFlagsInUseLine: true,

@@ -30,10 +30,10 @@ type fakeNode struct {
 	asked []string
 }
 
-// startNode serves a fakeNode until the test ends.
-func startNode(t *testing.T) *fakeNode {
+// startNode serves a fakeNode, whose streams have so many frames, until the test ends.
+func startNode(t *testing.T, frames int) *fakeNode {
 	t.Helper()
-	n := &fakeNode{socket: filepath.Join(t.TempDir(), "s"), frames: 3}
+	n := &fakeNode{socket: filepath.Join(t.TempDir(), "s"), frames: frames}
 	l, err := net.Listen("unix", n.socket)
 	if err != nil {
 		t.Fatal(err)
@@ -144,7 +144,7 @@ func (n *fakeNode) run(t *testing.T, args ...string) (code int, out, errs string
 }
 
 func TestCommandsAsk(t *testing.T) {
-	n := startNode(t)
+	n := startNode(t, 3)
 	for _, tt := range []struct {
 		args  string
 		code  int
@@ -221,7 +221,7 @@ func TestCommandsAsk(t *testing.T) {
 
 // TestJSON says that -o json is what the API answers, field by field.
 func TestJSON(t *testing.T) {
-	n := startNode(t)
+	n := startNode(t, 3)
 	st := degradedStatus()
 	compare := func(args string, want, back any) {
 		t.Helper()
@@ -255,7 +255,7 @@ func TestJSON(t *testing.T) {
 }
 
 func TestCompletion(t *testing.T) {
-	n := startNode(t)
+	n := startNode(t, 3)
 	for args, want := range map[string]string{
 		"backend drain":                         "redis\tup, 7 backends",
 		"backend drain redis":                   "r1\t10.0.0.21:6379, up, weight 20",

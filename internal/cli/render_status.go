@@ -182,6 +182,9 @@ func (v view) listenerNote(l admin.Listener) string {
 // backendNote says why a backend is as it is, and what somebody has set by hand.
 func (v view) backendNote(b admin.Backend) string {
 	var notes []string
+	if b.Backup {
+		notes = append(notes, "backup")
+	}
 	if h := b.ByHand; h != nil {
 		notes = append(notes, v.paint.paint(yellow, v.byHand(b, h)))
 	}
@@ -199,9 +202,6 @@ func (v view) backendNote(b admin.Backend) string {
 	}
 	if b.MaxConnections > 0 && b.Active+b.Inactive >= b.MaxConnections {
 		notes = append(notes, v.paint.paint(yellow, fmt.Sprintf("full: max_connections is %s", number(b.MaxConnections))))
-	}
-	if b.Backup {
-		notes = append(notes, "backup")
 	}
 	return strings.Join(notes, "; ")
 }

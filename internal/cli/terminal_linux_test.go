@@ -78,8 +78,7 @@ func TestTopOnTerminal(t *testing.T) {
 			}
 			defer outside.Close()
 			defer inside.Close()
-			n := startNode(t)
-			n.frames = 1 // and then the node is gone, and waited for
+			n := startNode(t, 1) // and then it is gone, and waited for
 
 			ctx, cancel := context.WithTimeout(t.Context(), 2*within)
 			defer cancel()
@@ -124,7 +123,7 @@ func TestTopOnTerminal(t *testing.T) {
 
 // TestStatusOnTerminal says that a terminal gets colours, unless NO_COLOR says no.
 func TestStatusOnTerminal(t *testing.T) {
-	n := startNode(t)
+	n := startNode(t, 3)
 	for name, want := range map[string]bool{"TERM=xterm": true, "NO_COLOR=1": false, "TERM=dumb": false} {
 		t.Run(name, func(t *testing.T) {
 			outside, inside, err := sys.OpenTerminal(100, 20)

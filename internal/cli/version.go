@@ -25,12 +25,23 @@ restart.`,
 	}
 }
 
+// version is that of the module, "devel" for a build that has none.
+func version() string {
+	info, ok := debug.ReadBuildInfo()
+	switch {
+	case !ok:
+		return "unknown"
+	case info.Main.Version == "" || info.Main.Version == "(devel)":
+		return "devel"
+	}
+	return info.Main.Version
+}
+
 // printVersion writes what the linker recorded: the module's version, or the
 // commit of a build in a work tree.
 func printVersion(w io.Writer) error {
-	version, revision, state := "unknown", "", ""
+	revision, state := "", ""
 	if info, ok := debug.ReadBuildInfo(); ok {
-		version = info.Main.Version
 		for _, s := range info.Settings {
 			switch {
 			case s.Key == "vcs.revision":
@@ -40,10 +51,7 @@ func printVersion(w io.Writer) error {
 			}
 		}
 	}
-	if version == "" || version == "(devel)" {
-		version = "devel"
-	}
-	if _, err := fmt.Fprintf(w, "holdfast %s\n", version); err != nil {
+	if _, err := fmt.Fprintf(w, "holdfast %s\n", version()); err != nil {
 		return err
 	}
 	if revision != "" {
