@@ -46,7 +46,7 @@ func TestError(t *testing.T) {
 	}
 }
 
-// TestCut gives Parse every beginning of the good files, and each of them without
+// TestCut gives Parse every third beginning of the good files, and each of them without
 // one of its lines: what people save too early, and what a slip of the finger
 // leaves.
 func TestCut(t *testing.T) {
@@ -56,7 +56,7 @@ func TestCut(t *testing.T) {
 			t.Fatal(err)
 		}
 		var all []string
-		for i := range text {
+		for i := 0; i < len(text); i += 3 {
 			all = append(all, string(text[:i]))
 		}
 		lines := strings.SplitAfter(string(text), "\n")
