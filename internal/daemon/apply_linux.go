@@ -74,11 +74,11 @@ func (d *Daemon) configure(services []ServiceOptions) ([]change, error) {
 
 	// From here on nothing fails.
 	before := d.versions()
-	for i, s := range done.Services {
-		plans[i].service.relay = s
-	}
-	started, verdicts := d.take(plans)
+	started, verdicts := d.take(plans, done.Services)
 	list := differences(before, d.versions())
+	if d.serving == nil {
+		d.watcher.measureBase()
+	}
 	d.relay.SetMaxConnections(d.watcher.fit(d.checkKinds()))
 	if len(before) == 0 && d.serving == nil {
 		list = nil // the start
@@ -195,7 +195,7 @@ func (d *Daemon) versions() []version {
 
 // take replaces what runs by the plans, which the relay follows already. It
 // returns the backends whose checks are to be started.
-func (d *Daemon) take(plans []plan) (started []*backend, verdicts []verdict) {
+func (d *Daemon) take(plans []plan, relays []*relay.Service) (started []*backend, verdicts []verdict) {
 	now := time.Now()
 	var removed []*service
 	d.mu.Lock()
@@ -208,8 +208,9 @@ func (d *Daemon) take(plans []plan) (started []*backend, verdicts []verdict) {
 	}
 	d.leaving = append(d.leaving, removed...)
 	d.services = nil
-	for _, p := range plans {
+	for i, p := range plans {
 		s := p.service
+		s.relay = relays[i]
 		s.file, s.hands = p.next.ServiceOptions, p.next.hands
 		s.retire(p.backends)
 		for i, b := range s.backends {

@@ -35,12 +35,12 @@ func (d *Daemon) ChangeBackend(serviceName, backendName string, c admin.BackendC
 	r := admin.BackendResult{Connections: d.carried(s, backendName)}
 	spec, removed := next.inForce(file.Backend)
 	what := outcome(spec, removed, file.Weight, next)
-	r.Text = fmt.Sprintf("backend %s of service %s %s", backendName, s.name, what)
 	if !changed {
-		r.Text += " already"
+		what = "already " + what
 	} else if err := d.obey(s, next, spec, removed); err != nil {
 		return admin.BackendResult{}, err
 	}
+	r.Text = fmt.Sprintf("backend %s of service %s %s", backendName, s.name, what)
 	if removed || spec.Weight == 0 {
 		r.Text += "; " + left(r.Connections)
 	}
@@ -156,10 +156,7 @@ func (d *Daemon) resetBackend(serviceName, backendName, by string) (admin.Backen
 		return admin.BackendResult{}, err
 	}
 	n := d.relay.ResetConnections(relay.Filter{Service: serviceName, Backend: backendName})
-	text := fmt.Sprintf("%d connections of backend %s of service %s were told", n, backendName, serviceName)
-	if n == 1 {
-		text = fmt.Sprintf("1 connection of backend %s of service %s was told", backendName, serviceName)
-	}
+	text := fmt.Sprintf("%s of backend %s of service %s %s told", plural(n, "connection"), backendName, serviceName, wasOrWere(n))
 	d.journal.Add(admin.Event{
 		Event: admin.EventBackend, Service: serviceName, Backend: backendName, Count: uint64(n),
 		Change: &admin.Change{State: "reset", Reason: text, ByHand: by},
@@ -168,11 +165,11 @@ func (d *Daemon) resetBackend(serviceName, backendName, by string) (admin.Backen
 	return admin.BackendResult{Text: text, Connections: n}, nil
 }
 
-func were(n int) string {
+func wasOrWere(n int) string {
 	if n == 1 {
-		return "1 connection was"
+		return "was"
 	}
-	return fmt.Sprintf("%d connections were", n)
+	return "were"
 }
 
 // ResetConnections tells both ends of the connections that have one of the ids,
@@ -207,7 +204,7 @@ func (d *Daemon) ResetConnections(f admin.Filter, ids []uint64, by string) (int,
 			Remedy: "it has ended, or never was: holdfast connections lists those there are",
 		}
 	}
-	text := fmt.Sprintf("%s told by command", were(n))
+	text := fmt.Sprintf("%s %s told by command", plural(n, "connection"), wasOrWere(n))
 	d.journal.Add(admin.Event{
 		Event: admin.EventService, Service: f.Service, Backend: f.Backend, Count: uint64(n),
 		Change: &admin.Change{State: "reset", Reason: text, ByHand: by},

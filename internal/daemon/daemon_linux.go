@@ -215,9 +215,11 @@ func (d *Daemon) nodeEvent(state, reason string) {
 
 // announce says what runs, and how much of it fits.
 func (d *Daemon) announce() {
+	d.changing.RLock()
 	for _, s := range d.services {
 		s.announce()
 	}
+	d.changing.RUnlock()
 	for _, r := range probe.Relay() {
 		d.log.Debug("probed", "name", r.Name, "answer", r.Answer.String(), "evidence", r.Evidence, "needed_for", r.For)
 	}

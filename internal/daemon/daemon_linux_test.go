@@ -90,7 +90,10 @@ func startBackend(t *testing.T, address string) *echo {
 			b.mu.Lock()
 			b.open = append(b.open, c)
 			b.mu.Unlock()
-			b.done.Go(func() { _, _ = io.Copy(c, c) })
+			b.done.Go(func() {
+				_, _ = io.Copy(c, c)
+				c.Close()
+			})
 		}
 	})
 	t.Cleanup(b.close)
@@ -120,12 +123,12 @@ type running struct {
 	served      chan error
 }
 
-func start(t *testing.T, o ServiceOptions) *running {
+func start(t *testing.T, services ...ServiceOptions) *running {
 	t.Helper()
 	r := &running{log: newSink(), events: newSink(), signals: make(chan os.Signal, 2), served: make(chan error, 1)}
 	var err error
 	r.Daemon, err = New(Options{
-		Services: []ServiceOptions{o}, Loops: 2, Events: r.events,
+		Services: services, Loops: 2, Events: r.events,
 		Logger: slog.New(slog.NewTextHandler(r.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	})
 	if err != nil {
@@ -146,15 +149,18 @@ func start(t *testing.T, o ServiceOptions) *running {
 	return r
 }
 
-// connect makes a client that has exchanged a line.
+// address is where the first service listens.
+func (r *running) address() string { return r.services[0].relay.Addrs()[0].String() }
+
+// connect makes a client of the first service that has exchanged a line.
 func (r *running) connect(t *testing.T) *bufio.ReadWriter {
 	t.Helper()
-	c, err := net.Dial("tcp", r.services[0].relay.Addrs()[0].String())
+	c, err := net.Dial("tcp", r.address())
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { c.Close() })
-	if err := c.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+	if err := c.SetDeadline(time.Now().Add(time.Minute)); err != nil {
 		t.Fatal(err)
 	}
 	rw := bufio.NewReadWriter(bufio.NewReader(c), bufio.NewWriterSize(c, 1))
@@ -225,7 +231,7 @@ func TestEvidenceReachesCheck(t *testing.T) {
 	r := start(t, o)
 	r.events.await(t, `"state":"up"`)
 	b.refuse()
-	c, err := net.Dial("tcp", r.services[0].relay.Addrs()[0].String())
+	c, err := net.Dial("tcp", r.address())
 	if err == nil {
 		_, err = c.Read(make([]byte, 1))
 		c.Close()

@@ -245,11 +245,13 @@ func (d *Daemon) listeners() []listenerAt {
 	return list
 }
 
-// checkKinds are what the services' checks do.
+// checkKinds are what the backends' checks do, one for each.
 func (d *Daemon) checkKinds() []health.Kind {
 	var kinds []health.Kind
 	for _, s := range d.services {
-		kinds = append(kinds, s.file.Check.Kind)
+		for _, b := range s.backends {
+			kinds = append(kinds, b.check.Kind)
+		}
 	}
 	return kinds
 }

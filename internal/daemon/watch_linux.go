@@ -51,10 +51,10 @@ type watcher struct {
 
 	// Of descriptors; soft is 0 when nobody knows.
 	soft, hard uint64
-	base       int // open before the first connection
-	checks     int // that run at one moment
+	checks     int // that run at one moment, at most
 
 	mu             sync.Mutex
+	base           int // open before the first connection
 	reserve        int // of descriptors
 	maxConnections int
 	memory         memory
@@ -74,13 +74,24 @@ func (w *watcher) measure() {
 	if w.soft, w.hard, err = sys.FileLimit(); err != nil {
 		w.log.Warn("the limit of descriptors could not be read", "err", err)
 	}
-	if w.base, err = sys.OpenFiles(); err != nil {
-		w.base = 32 // a guess; there is no /proc to ask
-	}
-	// A check holds one only for moments: few are enough, and a machine that is
-	// short of them needs them for clients.
-	w.checks = int(min(max(w.soft/16, 16), 1024))
+	w.checks = checksFor(w.soft)
 }
+
+// measureBase counts what is open before the first connection.
+func (w *watcher) measureBase() {
+	open, err := sys.OpenFiles()
+	if err != nil {
+		open = 32 // a guess; there is no /proc to ask
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.base = open
+}
+
+// checksFor is how many checks may run at one moment. One holds a descriptor
+// only for moments: few are enough, and who is short of descriptors needs them
+// for clients.
+func checksFor(descriptors uint64) int { return int(min(max(descriptors/16, 16), 1024)) }
 
 func newWatcher(what watched, j *journal.Journal, log *slog.Logger) *watcher {
 	refusing := func(name string) limit { return limit{name: name, what: "client", became: "refused"} }
@@ -92,18 +103,22 @@ func newWatcher(what watched, j *journal.Journal, log *slog.Logger) *watcher {
 }
 
 // fit works out how many connections there may be beside everything else, with
-// checks of these kinds, and returns it.
-func (w *watcher) fit(kinds []health.Kind) int {
-	perCheck := 1
-	for _, k := range kinds {
-		if k == health.Command {
-			perCheck = forCommand
+// a check of one of these kinds for each backend, and returns it.
+func (w *watcher) fit(checks []health.Kind) int {
+	need, most := 0, w.checks
+	for _, k := range checks {
+		switch k {
+		case health.Command:
+			need, most = need+forCommand, w.checks*forCommand
+		case health.TCP, health.HTTP, health.Exchange:
+			need++
+		case health.None:
 		}
 	}
 	soft := int(min(w.soft, math.MaxInt32))
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.reserve = min(w.base+w.checks*perCheck+forOthers, soft/2)
+	w.reserve = min(w.base+min(need, most)+forOthers, soft/2)
 	w.maxConnections = max((soft-w.reserve)/forConnection, 1)
 	return w.maxConnections
 }
