@@ -17,53 +17,68 @@ import (
 	"github.com/holdfast-net/holdfast/internal/sys"
 )
 
-// childEnv makes the test binary a process that asks the node at that socket,
-// and writes what it was answered.
+// childEnv makes the test binary another process: "ask" asks the node at a
+// socket and writes what it was answered, "listen" makes a socket and writes why
+// it could not.
 const childEnv = "HOLDFAST_TEST_ASK"
 
 type childAnswer struct{ Read, Change, Code string }
 
 func child() {
-	c := admin.Client{Socket: os.Getenv(childEnv)}
-	var a childAnswer
-	if _, err := c.Status(noDeadline()); err != nil {
-		a.Read = err.Error()
-	}
-	if _, err := c.ChangeBackend(noDeadline(), "redis", "r1", admin.BackendCommand{Do: admin.DoDrain}); err != nil {
-		a.Change = err.Error()
-		if e, ok := errors.AsType[*admin.Error](err); ok {
-			a.Code = e.Code
+	switch args := os.Args[1:]; os.Getenv(childEnv) {
+	case "ask":
+		c := admin.Client{Socket: args[0]}
+		var a childAnswer
+		if _, err := c.Status(noDeadline()); err != nil {
+			a.Read = err.Error()
 		}
+		if _, err := c.ChangeBackend(noDeadline(), "redis", "r1", admin.BackendCommand{Do: admin.DoDrain}); err != nil {
+			a.Change = err.Error()
+			if e, ok := errors.AsType[*admin.Error](err); ok {
+				a.Code = e.Code
+			}
+		}
+		_ = json.NewEncoder(os.Stdout).Encode(a)
+	case "listen":
+		l, err := Listen(args[0], 0o660, args[1])
+		if err == nil {
+			l.Close()
+		}
+		fmt.Fprint(os.Stdout, err)
 	}
-	_ = json.NewEncoder(os.Stdout).Encode(a)
+}
+
+// runAs runs this test binary as somebody else, who may not run what lies in
+// the directory of this test, from a copy in dir.
+func runAs(t *testing.T, dir string, cred *syscall.Credential, do string, args ...string) string {
+	t.Helper()
+	exe := filepath.Join(dir, "test")
+	text, err := os.ReadFile(os.Args[0])
+	if err == nil {
+		err = os.WriteFile(exe, text, 0o755)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), exe, args...)
+	cmd.Env = append(os.Environ(), childEnv+"="+do, "GORACE=atexit_sleep_ms=0")
+	cmd.Dir = "/"
+	cmd.Stderr = os.Stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: cred}
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("%s as uid %d: %v\n%s", do, cred.Uid, err, out)
+	}
+	return string(out)
 }
 
 // askAs asks as somebody else.
 func askAs(t *testing.T, path string, cred *syscall.Credential) childAnswer {
 	t.Helper()
-	// Somebody else may not run what lies in the directory of this test.
-	exe := filepath.Join(filepath.Dir(path), "ask")
-	if _, err := os.Stat(exe); err != nil {
-		text, err := os.ReadFile(os.Args[0])
-		if err == nil {
-			err = os.WriteFile(exe, text, 0o755)
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	cmd := exec.CommandContext(t.Context(), exe)
-	cmd.Env = []string{childEnv + "=" + path, "GORACE=atexit_sleep_ms=0"}
-	cmd.Dir = "/"
-	cmd.Stderr = os.Stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: cred}
-	out, err := cmd.Output()
 	var a childAnswer
-	if err == nil {
-		err = json.Unmarshal(out, &a)
-	}
-	if err != nil {
-		t.Fatalf("asking as uid %d: %v\n%s", cred.Uid, err, out)
+	out := runAs(t, filepath.Dir(path), cred, "ask", path)
+	if err := json.Unmarshal([]byte(out), &a); err != nil {
+		t.Fatalf("%v\n%s", err, out)
 	}
 	return a
 }

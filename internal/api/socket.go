@@ -200,9 +200,9 @@ func explainListen(path string, err error) error {
 	}
 	dir := filepath.Dir(path)
 	switch {
-	case errors.Is(err, syscall.EADDRINUSE):
+	case errors.Is(err, syscall.EADDRINUSE) && isSocket(path):
 		l.Do = "stop it, or " + elsewhere + " (a second node needs directories.runtime of its own too)"
-	case ok:
+	case ok && !errors.Is(err, syscall.EADDRINUSE):
 	case errors.Is(err, errOpenToAll):
 		l.Why, l.Do = fmt.Sprintf("%s in %s", err, dir), elsewhere+", or take the right to write there from others"
 	case errors.Is(err, fs.ErrPermission):
@@ -215,4 +215,9 @@ func explainListen(path string, err error) error {
 		l.Do = elsewhere
 	}
 	return l
+}
+
+func isSocket(path string) bool {
+	fi, err := os.Lstat(path)
+	return err == nil && fi.Mode().Type() == fs.ModeSocket
 }
