@@ -203,7 +203,7 @@ func (t *top) redraw(ctx context.Context, screenOn *os.File, st sample, updates 
 	columns, rows, _ := sys.TerminalSize(screenOn)
 	var found map[[2]string]rates
 	t.screen.last = st
-	missing := ""
+	missing, lost := "", time.Time{}
 	for fresh := true; ; {
 		if fresh {
 			if err := t.draw(st, found, missing, columns, rows); err != nil {
@@ -216,7 +216,10 @@ func (t *top) redraw(ctx context.Context, screenOn *os.File, st sample, updates 
 			return nil
 		case u := <-updates:
 			if u.err != nil {
-				missing = fmt.Sprintf("no answer at %s: %v; trying again", time.Now().Format(time.TimeOnly), u.err)
+				if missing == "" {
+					lost = time.Now()
+				}
+				missing = fmt.Sprintf("no answer since %s: %v; trying again", lost.Format(time.TimeOnly), u.err)
 				break
 			}
 			missing = ""
