@@ -242,7 +242,7 @@ type ConnectionEnd struct {
 // Change is what became of something.
 type Change struct {
 	Address string `json:"address,omitempty"` // of a backend
-	State   string `json:"state"`             // of a backend "up", "down", "drain", "added", "removed", "changed"; of a reload "taken", "refused"; of a limit its name; of a node "started", "stopping"
+	State   string `json:"state"`             // of a backend "up", "down", "drain", "added", "removed", "changed", "reset"; of a reload "taken", "refused"; of a limit its name; of a node "started", "stopping"
 	Reason  string `json:"reason,omitempty"`  // why, for a person
 	ByHand  string `json:"by_hand,omitempty"` // who did it by command
 	Weight  *int   `json:"weight,omitempty"`  // the new one, where that changed

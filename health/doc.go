@@ -27,8 +27,7 @@
 // [Up]. Before the first result it is [Unknown], which counts as up, because a
 // balancer that starts should serve; that first result then decides at once.
 // [Checker.Report] adds what others see, such as a connect that was refused: it is
-// one more failure in the row. A [Group] says when all backends of a service are
-// down.
+// one more failure in the row.
 //
 // # How fast
 //

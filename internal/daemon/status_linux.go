@@ -236,10 +236,16 @@ func idsOf(list []relay.Connection) []uint64 {
 
 // listeners are all of them, for the watcher.
 func (d *Daemon) listeners() []listenerAt {
+	d.mu.Lock()
+	services := make(map[string]*relay.Service, len(d.services))
+	for _, s := range d.services {
+		services[s.name] = s.relay
+	}
+	d.mu.Unlock()
 	var list []listenerAt
-	for _, v := range d.views("") {
-		for _, l := range v.relay.Listeners() {
-			list = append(list, listenerAt{v.name, l})
+	for name, s := range services {
+		for _, l := range s.Listeners() {
+			list = append(list, listenerAt{name, l})
 		}
 	}
 	return list
