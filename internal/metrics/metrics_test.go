@@ -376,3 +376,31 @@ func TestRuntimeMetrics(t *testing.T) {
 		t.Errorf("Runtime() is not what is gathered:\n%s", diff)
 	}
 }
+
+// What a scrape costs, of 10 services with 100 backends each.
+func BenchmarkScrape(b *testing.B) {
+	f := full()
+	one := f.status.Services[0]
+	f.status.Services = nil
+	for i := range 10 {
+		s := one
+		s.Name = fmt.Sprintf("service%d", i)
+		s.Backends = nil
+		for j := range 100 {
+			backend := one.Backends[0]
+			backend.Name = fmt.Sprintf("backend%d", j)
+			s.Backends = append(s.Backends, backend)
+		}
+		f.status.Services = append(f.status.Services, s)
+	}
+	h := Handler(f)
+	b.ReportAllocs()
+	for b.Loop() {
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, httptest.NewRequestWithContext(b.Context(), http.MethodGet, "/metrics", nil))
+		if w.Code != http.StatusOK {
+			b.Fatal(w.Body)
+		}
+		b.ReportMetric(float64(strings.Count(w.Body.String(), "\n")), "lines")
+	}
+}
