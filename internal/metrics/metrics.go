@@ -109,10 +109,9 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 	}
 }
 
-// newRegistry holds the node's metrics, and a few of the process and of Go's
+// fill gives a registry the node's metrics, and a few of the process and of Go's
 // runtime.
-func newRegistry(s Source) *prometheus.Registry {
-	r := prometheus.NewPedanticRegistry()
+func fill(r *prometheus.Registry, s Source) *prometheus.Registry {
 	r.MustRegister(newCollector(s),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		collectors.NewGoCollector(collectors.WithGoCollectorMemStatsMetricsDisabled()))
@@ -129,7 +128,7 @@ const (
 // Handler answers scrapes, in Prometheus's text format or in OpenMetrics. A
 // source that cannot be shown is answered with HTTP 500 and the reason.
 func Handler(s Source) http.Handler {
-	return promhttp.HandlerFor(newRegistry(s), promhttp.HandlerOpts{
+	return promhttp.HandlerFor(fill(prometheus.NewRegistry(), s), promhttp.HandlerOpts{
 		ErrorHandling:       promhttp.HTTPErrorOnError,
 		MaxRequestsInFlight: maxScrapes,
 		Timeout:             scrapeTimeout,

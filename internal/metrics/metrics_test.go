@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
 	"go.uber.org/goleak"
 
@@ -132,7 +133,7 @@ func golden(t *testing.T, file, got string) {
 
 // The contract: name, type, labels and help of what a node gathers.
 func TestGolden(t *testing.T) {
-	families, err := newRegistry(full()).Gather()
+	families, err := fill(prometheus.NewPedanticRegistry(), full()).Gather()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -182,7 +183,7 @@ func TestScrape(t *testing.T) {
 }
 
 func TestLint(t *testing.T) {
-	families, err := newRegistry(full()).Gather()
+	families, err := fill(prometheus.NewPedanticRegistry(), full()).Gather()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -362,7 +363,7 @@ func TestScrapersAtOnce(t *testing.T) {
 // The metrics of the process and of Go's runtime are few, and their names are in
 // the documentation too.
 func TestRuntimeMetrics(t *testing.T) {
-	families, err := newRegistry(full()).Gather()
+	families, err := fill(prometheus.NewPedanticRegistry(), full()).Gather()
 	if err != nil {
 		t.Fatal(err)
 	}
