@@ -3,6 +3,7 @@
 package api
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -41,13 +42,17 @@ func errBusy(what string, most int) *admin.Error {
 	}
 }
 
-// encode makes the text of an answer.
+// encode makes the text of an answer: one line. Nobody takes it for HTML, so the
+// arrow in "10.0.0.9:4711->10.0.0.21:80" stays readable.
 func encode(v any) []byte {
-	text, err := json.Marshal(v)
-	if err != nil { // a number that is none, say
-		text, _ = json.Marshal(&admin.Error{Code: admin.CodeInternal, Text: "the answer cannot be written: " + err.Error()})
+	var text bytes.Buffer
+	e := json.NewEncoder(&text)
+	e.SetEscapeHTML(false)
+	if err := e.Encode(v); err != nil { // a number that is none, say
+		text.Reset()
+		_ = e.Encode(&admin.Error{Code: admin.CodeInternal, Text: "the answer cannot be written: " + err.Error()})
 	}
-	return append(text, '\n')
+	return text.Bytes()
 }
 
 // answer writes v with a code.

@@ -154,7 +154,6 @@ func TestRequestsThatAreNotUnderstood(t *testing.T) {
 		{"POST", "/v1/connections/reset", `{"ids":[404,1,2,3,4,5,6]}`, 404, `there is no connection 404, 1, 2, 3, 4 and 2 others`},
 	} {
 		code, header, answer := r.ask(t, tt.method, tt.url, tt.body)
-		answer = strings.NewReplacer(`\u003c`, "<", `\u003e`, ">", `\u0026`, "&").Replace(answer)
 		if code != tt.code || !strings.Contains(answer, tt.want) {
 			t.Errorf("%s %s %.40s: %d %s\nwant %d %s", tt.method, tt.url, tt.body, code, answer, tt.code, tt.want)
 		}

@@ -77,9 +77,6 @@ const (
 
 // refuse answers that there is no room, without holding up the others.
 func (l *limitedListener) refuse(c net.Conn) {
-	l.refusals.mu.Lock()
-	l.refusals.max = maxRefusals
-	l.refusals.mu.Unlock()
 	if !l.refusals.enter(true) {
 		c.Close()
 		return

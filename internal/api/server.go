@@ -120,7 +120,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug), // clients that left, and the like
 		ConnContext:       withPeer,
 	}
-	limited := &limitedListener{Listener: l, server: s}
+	limited := &limitedListener{Listener: l, server: s, refusals: gate{max: maxRefusals}}
 	defer limited.wait()
 	served := make(chan error, 1)
 	go func() { served <- srv.Serve(limited) }()

@@ -238,7 +238,7 @@ func TestSlowReader(t *testing.T) {
 }
 
 func TestReaderThatNeverReads(t *testing.T) {
-	r := run(t, func(s *Server) { s.patience = 20 * time.Millisecond })
+	r := run(t, func(s *Server) { s.patience = 300 * time.Millisecond })
 	c, err := net.Dial("unix", r.path)
 	if err != nil {
 		t.Fatal(err)

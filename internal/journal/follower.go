@@ -3,6 +3,7 @@
 package journal
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -195,6 +196,9 @@ func (f *Follower) Close() error {
 // Lines writes what f reads as JSON, a line each with one Write each, until ctx
 // ends and nothing is left, or until writing fails. It does not close f.
 func Lines(ctx context.Context, f *Follower, w io.Writer) error {
+	var line bytes.Buffer
+	e := json.NewEncoder(&line)
+	e.SetEscapeHTML(false) // the arrow in "10.0.0.9:4711->10.0.0.21:80" stays readable
 	for {
 		events, err := f.Next(ctx)
 		if err != nil {
@@ -204,11 +208,11 @@ func Lines(ctx context.Context, f *Follower, w io.Writer) error {
 			return err
 		}
 		for i := range events {
-			line, err := json.Marshal(&events[i])
-			if err != nil {
+			line.Reset()
+			if err := e.Encode(&events[i]); err != nil {
 				return fmt.Errorf("event: %w", err)
 			}
-			if _, err := w.Write(append(line, '\n')); err != nil {
+			if _, err := w.Write(line.Bytes()); err != nil {
 				return fmt.Errorf("writing events: %w", err)
 			}
 		}

@@ -67,7 +67,7 @@ func TestLines(t *testing.T) {
 	j.AddEnd(anEnd(7))
 	j.Add(admin.Event{
 		Event: admin.EventBackend, Time: epoch, Service: "redis", Backend: "r1",
-		Change: &admin.Change{Address: "[::1]:6379", State: "down", Reason: "why"},
+		Change: &admin.Change{Address: "[::1]:6379", State: "down", Reason: "read a->b: <why> & how"},
 	})
 	f, err := j.Follow(admin.Filter{}, 0)
 	if err != nil {
@@ -83,7 +83,7 @@ func TestLines(t *testing.T) {
 	const want = `{"seq":1,"event":"connection","time":"2026-01-02T03:04:06.5Z","service":"redis","backend":"r1","id":7,"client":"10.0.0.3:4000",` +
 		`"engine":"relay","cause":"backend_down","by":"holdfast","age":1.5,"bytes_in":1,"bytes_out":2,"undelivered":3,` +
 		`"told_client":"rst","told_backend":"rst","attempts":1,"detail":"why"}` + "\n" +
-		`{"seq":2,"event":"backend","time":"2026-01-02T03:04:05Z","service":"redis","backend":"r1","address":"[::1]:6379","state":"down","reason":"why"}` + "\n"
+		`{"seq":2,"event":"backend","time":"2026-01-02T03:04:05Z","service":"redis","backend":"r1","address":"[::1]:6379","state":"down","reason":"read a->b: <why> & how"}` + "\n"
 	if out.String() != want {
 		t.Errorf("got  %s\nwant %s", out.String(), want)
 	}
