@@ -20,6 +20,7 @@ import (
 
 	"github.com/holdfast-net/holdfast/internal/probe"
 	"github.com/holdfast-net/holdfast/internal/scene"
+	"github.com/holdfast-net/holdfast/internal/scene/operate"
 	"github.com/holdfast-net/holdfast/internal/sys"
 	"github.com/holdfast-net/holdfast/lab"
 	"github.com/holdfast-net/holdfast/lab/traffic"
@@ -59,7 +60,7 @@ times, a scene is played again, up to twice, and the output says so.`,
   holdfast demo backend-dies --runs 100 -o json`,
 		ValidArgsFunction: func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
 			var names []string
-			for _, sc := range scene.All() {
+			for _, sc := range allScenes() {
 				names = append(names, sc.Name+"\t"+sc.Title)
 			}
 			return names, cobra.ShellCompDirectiveNoFileComp
@@ -102,9 +103,12 @@ func newLabServer(s Streams) *cobra.Command {
 	}
 }
 
+// allScenes are the scenes in the order in which a reader should meet them.
+func allScenes() []scene.Scene { return slices.Concat(scene.All(), operate.All()) }
+
 func listScenes(w io.Writer) error {
 	var b strings.Builder
-	for i, sc := range scene.All() {
+	for i, sc := range allScenes() {
 		if i > 0 {
 			b.WriteByte('\n')
 		}
@@ -160,17 +164,19 @@ func (f *demoFlags) parse(cmd *cobra.Command, args []string) (*demo, error) {
 	}
 	named := len(args) > 0
 	if !named {
-		for _, sc := range scene.All() {
+		for _, sc := range allScenes() {
 			if sc.Demo {
 				args = append(args, sc.Name)
 			}
 		}
 	}
 	for _, name := range args {
-		sc, ok := scene.Find(name)
-		if !ok {
+		all := allScenes()
+		i := slices.IndexFunc(all, func(sc scene.Scene) bool { return sc.Name == name })
+		if i < 0 {
 			return nil, fmt.Errorf("there is no scene %q; `holdfast demo` lists them", name)
 		}
+		sc := all[i]
 		c := chosenScene{Scene: sc}
 		for _, v := range sc.Variants {
 			if (f.policy == "" || v.Policy == f.policy) && (f.fault == "" || v.Fault == f.fault) && (!f.short || v.Demo) &&

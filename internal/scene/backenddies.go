@@ -3,7 +3,6 @@
 package scene
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -31,9 +30,6 @@ const (
 	// checkInterval and checkTimeout are of the check that the issue is about.
 	checkInterval = 100 * time.Millisecond
 	checkTimeout  = 100 * time.Millisecond
-
-	// giveUp is when nobody waits any more for somebody to be told.
-	giveUp = 10 * time.Second
 )
 
 // Figures that are measured without Holdfast too.
@@ -142,11 +138,11 @@ func startBackendDies(ctx context.Context, e *Env) (_ *backendDies, err error) {
 		"--check", "tcp", "--check-interval", interval.String(), "--check-timeout", timeout.String(),
 		"--check-fall", strconv.Itoa(checkFall), "--check-rise", "2", "--on-backend-lost", e.Variant.Policy,
 	}
-	args := []string{e.addrPort(node).String()}
+	args := []string{e.AddrPort(node).String()}
 	lost := e.Rand().IntN(3)
 	for i := range 3 {
 		h := d.lab.Host(fmt.Sprintf("backend%d", i+1))
-		s, err := e.StartServer(ctx, h, h.Name(), e.addrPort(h))
+		s, err := e.StartServer(ctx, h, h.Name(), e.AddrPort(h))
 		if err != nil {
 			return nil, err
 		}
@@ -203,7 +199,7 @@ func loads(dial traffic.DialFunc, address string, perBackend, backends int) []tr
 }
 
 func (d *backendDies) startTraffic(ctx context.Context) (err error) {
-	address := d.addrPort(d.lab.Host("node1")).String()
+	address := d.AddrPort(d.lab.Host("node1")).String()
 	d.fleet, err = traffic.NewFleet(traffic.FleetOptions{
 		Seed:   d.Seed | 1,
 		Groups: loads(traffic.DialWithin(d.lab.Host("client1").Do), address, 8, len(d.backends)),
@@ -245,7 +241,7 @@ func (d *backendDies) run(ctx context.Context) (*Verdict, error) {
 	// A moment at random within some rounds of checks.
 	r := d.Rand()
 	r.IntN(3)
-	if err := pause(ctx, 200*time.Millisecond+time.Duration(r.Int64N(int64(3*checkInterval)))); err != nil {
+	if err := Pause(ctx, 200*time.Millisecond+time.Duration(r.Int64N(int64(3*checkInterval)))); err != nil {
 		return nil, err
 	}
 	at, err := d.strike()
@@ -292,7 +288,7 @@ func (d *backendDies) theirs() (lost, kept []*traffic.Client) {
 func (d *backendDies) judgeReset(ctx context.Context, at time.Time) (*Verdict, error) {
 	v := d.Verdict()
 	lost, kept := d.theirs()
-	waiting, cancel := context.WithTimeout(ctx, giveUp)
+	waiting, cancel := context.WithTimeout(ctx, GiveUp)
 	defer cancel()
 	for _, c := range lost {
 		select {
@@ -302,7 +298,7 @@ func (d *backendDies) judgeReset(ctx context.Context, at time.Time) (*Verdict, e
 	}
 	down, detectErr := d.relay.AwaitEvent(waiting, d.isDown)
 	v.Must(detectErr == nil, "the relay never declared %s down: %v", d.lost.Name, detectErr)
-	d.Say("the clients of %s are told, %s after the fault", d.lost.Name, milliseconds(lastTold(lost).Sub(traffic.InstantOf(at))))
+	d.Say("the clients of %s are told, %s after the fault", d.lost.Name, Milliseconds(lastTold(lost).Sub(traffic.InstantOf(at))))
 
 	d.judgeClients(v, at, lost)
 	detection := down.Time.Sub(at.Round(0)) // another process's clock: only the wall's is common
@@ -315,7 +311,7 @@ func (d *backendDies) judgeReset(ctx context.Context, at time.Time) (*Verdict, e
 		d.judgeWire(waiting, v, at, lost)
 	}
 	// New connections go on for a while: the lost backend must not be asked again.
-	if err := pause(ctx, 300*time.Millisecond); err != nil {
+	if err := Pause(ctx, 300*time.Millisecond); err != nil {
 		return nil, err
 	}
 	d.finish(ctx, v, kept)
@@ -410,7 +406,7 @@ func (d *backendDies) finish(ctx context.Context, v *Verdict, live []*traffic.Cl
 	d.Say("the other connections end in order, each with a last checked exchange")
 	d.probes()
 	d.fleet.Finish()
-	ctx, cancel := context.WithTimeout(ctx, giveUp)
+	ctx, cancel := context.WithTimeout(ctx, GiveUp)
 	defer cancel()
 	for _, c := range live {
 		select {
@@ -480,7 +476,7 @@ func (d *backendDies) judgeProbes(v *Verdict, at time.Time) (cut int) {
 		}
 		failed++
 		v.Fail("a new connection failed: begun %s after the fault, at %s after %s: %s",
-			milliseconds(f.StartedAt.Sub(fault)), f.Stage, milliseconds(f.After), f.Err)
+			Milliseconds(f.StartedAt.Sub(fault)), f.Stage, Milliseconds(f.After), f.Err)
 	}
 	v.Must(d.probed.Failed == len(d.probed.Failures), "%d new connections failed", d.probed.Failed)
 	v.Count("new connections", d.probed.Started)
@@ -542,7 +538,7 @@ func (d *backendDies) judgeLies(v *Verdict, lost, kept []*traffic.Client) {
 func (d *backendDies) judgeDrain(ctx context.Context, at time.Time) (*Verdict, error) {
 	v := d.Verdict()
 	lost, kept := d.theirs()
-	waiting, cancel := context.WithTimeout(ctx, giveUp)
+	waiting, cancel := context.WithTimeout(ctx, GiveUp)
 	defer cancel()
 	down, err := d.relay.AwaitEvent(waiting, d.isDown)
 	v.Must(err == nil, "the relay never declared %s down: %v", d.lost.Name, err)
@@ -550,7 +546,7 @@ func (d *backendDies) judgeDrain(ctx context.Context, at time.Time) (*Verdict, e
 		d.Say("the relay gives %s no new connections", d.lost.Name)
 	}
 	// Long enough that what is wrong shows: the lost backend's connections go on.
-	if err := pause(ctx, 500*time.Millisecond); err != nil {
+	if err := Pause(ctx, 500*time.Millisecond); err != nil {
 		return nil, err
 	}
 	all := slices.Concat(lost, kept)
@@ -572,7 +568,7 @@ func (d *backendDies) judgeDrain(ctx context.Context, at time.Time) (*Verdict, e
 			// The relay's loops learn of it some time after the check knew.
 			if ev.Event == "connection" && ev.Backend == d.lost.Name && ev.Began().After(down.Time.Add(20*time.Millisecond)) {
 				got++
-				v.Fail("the drained backend got a new connection %s after it was down: %+v", milliseconds(ev.Began().Sub(down.Time)), ev)
+				v.Fail("the drained backend got a new connection %s after it was down: %+v", Milliseconds(ev.Began().Sub(down.Time)), ev)
 			}
 		}
 		v.Count("new connections that the drained backend got", got).Exactly(0)
@@ -581,15 +577,4 @@ func (d *backendDies) judgeDrain(ctx context.Context, at time.Time) (*Verdict, e
 	d.judgeLies(v, lost, kept)
 	d.explain(v, at)
 	return v, nil
-}
-
-// pause waits, as a story has its pauses; nothing depends on what happens in
-// the meantime.
-func pause(ctx context.Context, d time.Duration) error {
-	select {
-	case <-time.After(d):
-		return nil
-	case <-ctx.Done():
-		return cmp.Or(context.Cause(ctx), ctx.Err())
-	}
 }

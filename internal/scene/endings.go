@@ -71,13 +71,13 @@ func endingsTable(ctx context.Context, e *Env) (*Verdict, error) {
 	}
 	for i := range 3 {
 		h := l.Host(fmt.Sprintf("backend%d", i+1))
-		ln, err := h.Listen(ctx, "tcp", e.addrPort(h).String())
+		ln, err := h.Listen(ctx, "tcp", e.AddrPort(h).String())
 		if err != nil {
 			return nil, err
 		}
 		defer ln.Close()
 		st.listeners[h.Name()] = ln
-		if _, err := e.StartRelay(ctx, node, st.relayOf(h).String(), e.addrPort(h).String(), "--check", "none", "--dead-peer-timeout", b.timeout.String()); err != nil {
+		if _, err := e.StartRelay(ctx, node, st.relayOf(h).String(), e.AddrPort(h).String(), "--check", "none", "--dead-peer-timeout", b.timeout.String()); err != nil {
 			return nil, err
 		}
 	}

@@ -90,7 +90,7 @@ func (e *end) fill(ctx context.Context, limit int) error {
 			idle = 0
 		case syscall.EAGAIN:
 			idle++
-			if err := pause(ctx, 2*time.Millisecond); err != nil {
+			if err := Pause(ctx, 2*time.Millisecond); err != nil {
 				return err
 			}
 		default:
@@ -175,7 +175,7 @@ func (e *end) awaitQueued(ctx context.Context, n int) error {
 		if queued >= n {
 			return nil
 		}
-		if err := pause(ctx, time.Millisecond); err != nil {
+		if err := Pause(ctx, time.Millisecond); err != nil {
 			return fmt.Errorf("%d of %d bytes are queued: %w", queued, n, err)
 		}
 	}
@@ -264,19 +264,19 @@ func (s seen) String() string {
 	case s.write != "":
 		text += "; write " + s.write
 	}
-	return fmt.Sprintf("%s; poll %s; %d bytes; %s", text, s.poll, s.bytes, milliseconds(s.after))
+	return fmt.Sprintf("%s; poll %s; %d bytes; %s", text, s.poll, s.bytes, Milliseconds(s.after))
 }
 
 // brief is String for a narrow table.
 func (s seen) brief() string {
 	if s.read == "nothing" {
-		return "nothing after " + milliseconds(s.after)
+		return "nothing after " + Milliseconds(s.after)
 	}
 	word := map[traffic.Ending]string{traffic.FIN: "end of stream", traffic.RST: "ECONNRESET"}[s.told()]
 	if word == "" {
 		word = s.read
 	}
-	return word + " after " + milliseconds(s.after)
+	return word + " after " + Milliseconds(s.after)
 }
 
 func errnoName(errno syscall.Errno) string {
@@ -340,7 +340,7 @@ func (e *end) tryWrite() string {
 		if poll&(sys.PollErr|sys.PollHup) != 0 {
 			break
 		}
-		_ = pause(context.Background(), 2*time.Millisecond)
+		_ = Pause(context.Background(), 2*time.Millisecond)
 	}
 	if _, second := e.offer(1); second != 0 {
 		return "ok, then " + errnoName(second)

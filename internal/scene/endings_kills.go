@@ -232,14 +232,14 @@ func (s *slaughter) seed() uint64 {
 
 // begin starts a round's connections, and waits as long as the relay's backend
 // is not back from the round before.
-func (s *slaughter) begin(ctx context.Context, dial traffic.DialFunc, to string) (*running, error) {
-	deadline := time.Now().Add(never)
+func (s *slaughter) begin(ctx context.Context, dial traffic.DialFunc, to string) (*Fleet, error) {
+	deadline := time.Now().Add(Never)
 	for {
-		fleet, err := run(ctx, s.seed(), transfers(dial, to))
+		fleet, err := RunFleet(ctx, s.seed(), transfers(dial, to))
 		if err == nil || ctx.Err() != nil || time.Now().After(deadline) {
 			return fleet, err
 		}
-		if err := pause(ctx, 20*time.Millisecond); err != nil {
+		if err := Pause(ctx, 20*time.Millisecond); err != nil {
 			return nil, err
 		}
 	}
@@ -248,12 +248,12 @@ func (s *slaughter) begin(ctx context.Context, dial traffic.DialFunc, to string)
 // patience is how long the other end may take to be told here: the dead-peer
 // timeout, and much. Nobody need wait that long for HAProxy.
 const (
-	patience        = 10*time.Second + never
+	patience        = 10*time.Second + Never
 	haproxyPatience = 2 * time.Second
 )
 
 // reports waits until every client of a round has ended.
-func (s *slaughter) reports(ctx context.Context, kind string, fleet *running) []traffic.Report {
+func (s *slaughter) reports(ctx context.Context, kind string, fleet *Fleet) []traffic.Report {
 	limit := patience
 	if s.haproxy != "" {
 		limit = haproxyPatience
@@ -263,7 +263,7 @@ func (s *slaughter) reports(ctx context.Context, kind string, fleet *running) []
 	case <-ctx.Done():
 	case <-time.After(limit):
 	}
-	fleet.end()
+	fleet.End()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, r := range fleet.Reports() {
@@ -278,7 +278,7 @@ func (s *slaughter) reports(ctx context.Context, kind string, fleet *running) []
 // relayOf starts the relay of a lane, and returns where it listens.
 func (s *slaughter) relayOf(ctx context.Context, n int, args ...string) (string, error) {
 	node, backend := s.lab.Host("node1"), s.lab.Host("backend"+strconv.Itoa(n))
-	at, server := node.AddrPort(s.Family, servicePort+uint16(n)), s.addrPort(backend)
+	at, server := node.AddrPort(s.Family, servicePort+uint16(n)), s.AddrPort(backend)
 	if s.haproxy == "" {
 		_, err := s.StartRelay(ctx, node, append([]string{at.String(), server.String(), "--dead-peer-timeout", "7s"}, args...)...)
 		return at.String(), err
@@ -338,18 +338,18 @@ func (s *slaughter) processes(ctx context.Context, n int, kind string, rounds in
 	}
 	for i := range rounds {
 		ledger := filepath.Join(s.dir, fmt.Sprintf("%s-%d", backend.Name(), i))
-		server, err := s.StartServer(ctx, backend, backend.Name(), s.addrPort(backend), "-ledger", ledger)
+		server, err := s.StartServer(ctx, backend, backend.Name(), s.AddrPort(backend), "-ledger", ledger)
 		if err != nil {
 			return err
 		}
-		fleet, err := s.begin(ctx, from(s.lab.Host("client1")), to)
+		fleet, err := s.begin(ctx, DialFrom(s.lab.Host("client1")), to)
 		if err != nil {
 			return err
 		}
-		err = pause(ctx, s.moment())
+		err = Pause(ctx, s.moment())
 		at, killErr := server.Kill()
 		if err := errors.Join(err, killErr); err != nil {
-			fleet.end()
+			fleet.End()
 			return err
 		}
 		reports := s.reports(ctx, kind, fleet)
@@ -371,7 +371,7 @@ func (s *slaughter) mutes(ctx context.Context, n, rounds int) error {
 		return err
 	}
 	ledger := filepath.Join(s.dir, backend.Name())
-	if _, err := s.StartServer(ctx, backend, backend.Name(), s.addrPort(backend), "-ledger", ledger); err != nil {
+	if _, err := s.StartServer(ctx, backend, backend.Name(), s.AddrPort(backend), "-ledger", ledger); err != nil {
 		return err
 	}
 	for range rounds {
@@ -393,7 +393,7 @@ func (s *slaughter) death(ctx context.Context, n int) error {
 		return err
 	}
 	ledger := filepath.Join(s.dir, backend.Name())
-	if _, err := s.StartServer(ctx, backend, backend.Name(), s.addrPort(backend), "-ledger", ledger); err != nil {
+	if _, err := s.StartServer(ctx, backend, backend.Name(), s.AddrPort(backend), "-ledger", ledger); err != nil {
 		return err
 	}
 	return s.silence(ctx, killDeath, backend, (*lab.Host).Die, to, ledger)
@@ -401,14 +401,14 @@ func (s *slaughter) death(ctx context.Context, n int) error {
 
 // silence is one round with a backend host that falls silent.
 func (s *slaughter) silence(ctx context.Context, kind string, backend *lab.Host, fall func(*lab.Host) (time.Time, error), to, ledger string) error {
-	fleet, err := s.begin(ctx, from(s.lab.Host("client1")), to)
+	fleet, err := s.begin(ctx, DialFrom(s.lab.Host("client1")), to)
 	if err != nil {
 		return err
 	}
-	err = pause(ctx, s.moment())
+	err = Pause(ctx, s.moment())
 	at, fallErr := fall(backend)
 	if err := errors.Join(err, fallErr); err != nil {
-		fleet.end()
+		fleet.End()
 		return err
 	}
 	reports := s.reports(ctx, kind, fleet)
@@ -468,7 +468,7 @@ func (s *slaughter) resets(ctx context.Context, n, rounds int) error {
 	if err != nil {
 		return err
 	}
-	inner, err := backend.Listen(ctx, "tcp", s.addrPort(backend).String())
+	inner, err := backend.Listen(ctx, "tcp", s.AddrPort(backend).String())
 	if err != nil {
 		return err
 	}
@@ -481,12 +481,12 @@ func (s *slaughter) resets(ctx context.Context, n, rounds int) error {
 	}()
 	defer func() { stop(); <-served }()
 	for range rounds {
-		fleet, err := s.begin(ctx, from(s.lab.Host("client1")), to)
+		fleet, err := s.begin(ctx, DialFrom(s.lab.Host("client1")), to)
 		if err != nil {
 			return err
 		}
-		if err := pause(ctx, s.moment()); err != nil {
-			fleet.end()
+		if err := Pause(ctx, s.moment()); err != nil {
+			fleet.End()
 			return err
 		}
 		at := ln.reset()
@@ -526,11 +526,11 @@ func (s *slaughter) clients(ctx context.Context, n int, kind string, rounds int)
 	if err != nil {
 		return err
 	}
-	server, err := s.StartServer(ctx, backend, backend.Name(), s.addrPort(backend))
+	server, err := s.StartServer(ctx, backend, backend.Name(), s.AddrPort(backend))
 	if err != nil {
 		return err
 	}
-	dial := from(s.lab.Host("client1"))
+	dial := DialFrom(s.lab.Host("client1"))
 	for range rounds {
 		var made tracked
 		fleet, err := s.begin(ctx, func(ctx context.Context, network, address string) (net.Conn, error) {
@@ -543,15 +543,15 @@ func (s *slaughter) clients(ctx context.Context, n int, kind string, rounds int)
 		if err != nil {
 			return err
 		}
-		if err := pause(ctx, s.moment()); err != nil {
-			fleet.end()
+		if err := Pause(ctx, s.moment()); err != nil {
+			fleet.End()
 			return err
 		}
 		at := time.Now()
 		if kind == clientReset {
 			at = made.reset()
 		}
-		fleet.end()
+		fleet.End()
 		if err := s.judgeServer(ctx, kind, at, fleet.Reports(), server); err != nil {
 			return err
 		}
@@ -563,7 +563,7 @@ func (s *slaughter) clients(ctx context.Context, n int, kind string, rounds int)
 func (s *slaughter) clientDeaths(ctx context.Context, deaths int) error {
 	const n = 5 // beside the clients that close: the server serves both
 	backend := s.lab.Host("backend" + strconv.Itoa(n))
-	at := s.addrPort(backend)
+	at := s.AddrPort(backend)
 	server, err := s.StartServer(ctx, backend, "deaths", netip.AddrPortFrom(at.Addr(), at.Port()+1))
 	if err != nil {
 		return err
@@ -583,12 +583,12 @@ func (s *slaughter) clientDeaths(ctx context.Context, deaths int) error {
 }
 
 func (s *slaughter) clientDeath(ctx context.Context, client *lab.Host, to string, server *Server) error {
-	fleet, err := s.begin(ctx, from(client), to)
+	fleet, err := s.begin(ctx, DialFrom(client), to)
 	if err != nil {
 		return err
 	}
-	defer fleet.end()
-	if err := pause(ctx, s.moment()); err != nil {
+	defer fleet.End()
+	if err := Pause(ctx, s.moment()); err != nil {
 		return err
 	}
 	at, err := client.Die()

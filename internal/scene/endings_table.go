@@ -155,7 +155,7 @@ const (
 // other: what the backend accepts next is this one.
 func (st *stage) connect(ctx context.Context, p *play) error {
 	backend := st.lab.Host(p.hostOf(backendSide))
-	to := st.addrPort(backend)
+	to := st.AddrPort(backend)
 	if p.relayed {
 		to = st.relayOf(backend)
 	}
@@ -167,7 +167,7 @@ func (st *stage) connect(ctx context.Context, p *play) error {
 		return err
 	}
 	ln := st.listeners[backend.Name()].(*net.TCPListener)
-	if err := ln.SetDeadline(time.Now().Add(never)); err != nil {
+	if err := ln.SetDeadline(time.Now().Add(Never)); err != nil {
 		return err
 	}
 	if c, err = ln.Accept(); err != nil {
@@ -197,7 +197,7 @@ func (st *stage) relayOf(backend *lab.Host) netip.AddrPort {
 
 // prepare brings a play into its phase.
 func (p *play) prepare(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, never)
+	ctx, cancel := context.WithTimeout(ctx, Never)
 	defer cancel()
 	steps := [...]func(context.Context) error{
 		beforeAny: func(context.Context) error { return nil }, idling: p.exchange, sending: p.startSending, receiving: p.startReceiving, answering: p.halfClose,
@@ -329,7 +329,7 @@ func (p *play) watch(ctx context.Context, at, deadline time.Time) {
 		go p.write(ctx)
 	}
 	if p.phase == sending && !p.ending.silent() {
-		_ = pause(ctx, slowReader)
+		_ = Pause(ctx, slowReader)
 	}
 	p.seen = p.observer.observe(at, deadline, p.phase != receiving && p.phase != answering)
 	if p.writerDone != nil {
@@ -352,7 +352,7 @@ func (p *play) watch(ctx context.Context, at, deadline time.Time) {
 // carryOn proves that the other direction outlives a half-close: the observer
 // sends on and ends, the actor gets every byte and the end.
 func (p *play) carryOn() string {
-	ctx, cancel := context.WithTimeout(context.Background(), never)
+	ctx, cancel := context.WithTimeout(context.Background(), Never)
 	defer cancel()
 	if p.phase != answering {
 		if err := p.observer.send(ctx, bigMessage); err != nil {
@@ -368,7 +368,7 @@ func (p *play) carryOn() string {
 		}
 	}
 	if p.phase != answering { // else it was read already
-		_ = p.actor.conn.SetReadDeadline(time.Now().Add(never))
+		_ = p.actor.conn.SetReadDeadline(time.Now().Add(Never))
 		if err := p.actor.awaitEOF(); err != nil {
 			return "after a half-close: " + err.Error()
 		}
@@ -473,7 +473,7 @@ func (st *stage) playAll(ctx context.Context, all []*trial, limit time.Duration)
 		mu.Lock()
 		at, silent := ends[p]
 		mu.Unlock()
-		deadline := at.Add(limit + never)
+		deadline := at.Add(limit + Never)
 		if silent && !p.relayed {
 			deadline = at.Add(limit)
 		}
@@ -482,7 +482,7 @@ func (st *stage) playAll(ctx context.Context, all []*trial, limit time.Duration)
 			if at, err = p.end(ctx); err != nil {
 				return err
 			}
-			deadline = at.Add(never)
+			deadline = at.Add(Never)
 		}
 		p.watch(ctx, at, deadline)
 		return nil

@@ -50,11 +50,6 @@ func newBound(timeout time.Duration) bound {
 	return bound{timeout, max(time.Second, (timeout / 7).Truncate(time.Second))}
 }
 
-// never is how long a scene goes on waiting for what is overdue, on a machine
-// that may be busy, before it says that it does not come. Times have bounds of
-// their own.
-const never = 30 * time.Second
-
 func (b bound) limit() time.Duration { return b.timeout + b.probe }
 
 func halfOpen(ctx context.Context, e *Env) (*Verdict, error) {
@@ -89,41 +84,6 @@ func eachPattern(dial traffic.DialFunc, address string) []traffic.Group {
 	return groups
 }
 
-// from dials from a host.
-func from(h *lab.Host) traffic.DialFunc { return traffic.DialWithin(h.Do) }
-
-// A running fleet is stopped before its lab is closed.
-type running struct {
-	*traffic.Fleet
-	stop context.CancelFunc
-	done chan struct{}
-}
-
-// run starts a fleet and waits until every client is served.
-func run(ctx context.Context, seed uint64, groups []traffic.Group) (*running, error) {
-	f, err := traffic.NewFleet(traffic.FleetOptions{Seed: seed, Groups: groups})
-	if err != nil {
-		return nil, err
-	}
-	ctx, stop := context.WithCancel(ctx)
-	r := &running{Fleet: f, stop: stop, done: make(chan struct{})}
-	go func() {
-		defer close(r.done)
-		f.Run(ctx)
-	}()
-	if err := f.Ready(ctx); err != nil {
-		r.end()
-		return nil, err
-	}
-	return r, nil
-}
-
-// end stops the clients that still run and waits for them.
-func (r *running) end() {
-	r.stop()
-	<-r.done
-}
-
 // vanish lets a client host and a backend host vanish in the same instant, each
 // with connections of every pattern, and waits for who is told, and when.
 func vanish(ctx context.Context, e *Env, b bound) (*Verdict, error) {
@@ -142,38 +102,38 @@ func vanish(ctx context.Context, e *Env, b bound) (*Verdict, error) {
 	var listen [2]string
 	for i := range 2 {
 		h := l.Host(fmt.Sprintf("backend%d", i+1))
-		if servers[i], err = e.StartServer(ctx, h, h.Name(), e.addrPort(h)); err != nil {
+		if servers[i], err = e.StartServer(ctx, h, h.Name(), e.AddrPort(h)); err != nil {
 			return nil, err
 		}
 		listen[i] = node.AddrPort(e.Family, servicePort+uint16(i)).String()
-		if relays[i], err = e.StartRelay(ctx, node, listen[i], e.addrPort(h).String(), "--check", "none", "--dead-peer-timeout", b.timeout.String()); err != nil {
+		if relays[i], err = e.StartRelay(ctx, node, listen[i], e.AddrPort(h).String(), "--check", "none", "--dead-peer-timeout", b.timeout.String()); err != nil {
 			return nil, err
 		}
 	}
 	// The clients of the first relay vanish; so does the backend of the second.
-	doomed, err := run(ctx, e.Seed, eachPattern(from(l.Host("client1")), listen[0]))
+	doomed, err := RunFleet(ctx, e.Seed, eachPattern(DialFrom(l.Host("client1")), listen[0]))
 	if err != nil {
 		return nil, err
 	}
-	defer doomed.end()
-	bereft, err := run(ctx, e.Seed+1, eachPattern(from(l.Host("client2")), listen[1]))
+	defer doomed.End()
+	bereft, err := RunFleet(ctx, e.Seed+1, eachPattern(DialFrom(l.Host("client2")), listen[1]))
 	if err != nil {
 		return nil, err
 	}
-	defer bereft.end()
-	var direct [2]*running // the same without Holdfast: nobody in between
+	defer bereft.End()
+	var direct [2]*Fleet // the same without Holdfast: nobody in between
 	if e.Without {
-		if direct[0], err = run(ctx, e.Seed+2, eachPattern(from(l.Host("client1")), e.addrPort(l.Host("backend1")).String())); err != nil {
+		if direct[0], err = RunFleet(ctx, e.Seed+2, eachPattern(DialFrom(l.Host("client1")), e.AddrPort(l.Host("backend1")).String())); err != nil {
 			return nil, err
 		}
-		defer direct[0].end()
-		if direct[1], err = run(ctx, e.Seed+3, eachPattern(from(l.Host("client2")), e.addrPort(l.Host("backend2")).String())); err != nil {
+		defer direct[0].End()
+		if direct[1], err = RunFleet(ctx, e.Seed+3, eachPattern(DialFrom(l.Host("client2")), e.AddrPort(l.Host("backend2")).String())); err != nil {
 			return nil, err
 		}
-		defer direct[1].end()
+		defer direct[1].End()
 	}
 	e.Say("connections of five patterns run: idle, pushing, uploading, downloading, zero window")
-	if err := pause(ctx, 300*time.Millisecond+time.Duration(e.Rand().Int64N(int64(time.Second)))); err != nil {
+	if err := Pause(ctx, 300*time.Millisecond+time.Duration(e.Rand().Int64N(int64(time.Second)))); err != nil {
 		return nil, err
 	}
 	diedClient, err := l.Host("client1").Die()
@@ -187,7 +147,7 @@ func vanish(ctx context.Context, e *Env, b bound) (*Verdict, error) {
 	e.Say("a client host and a backend host have vanished; their peers must be told within %v", b.limit())
 
 	v := e.Verdict()
-	patience, cancel := context.WithDeadline(ctx, diedBackend.Add(b.limit()+never))
+	patience, cancel := context.WithDeadline(ctx, diedBackend.Add(b.limit()+Never))
 	defer cancel()
 	for _, p := range vanishing {
 		v.clientVanished(patience, b, p, diedClient, doomed, servers[0], relays[0]).versus(direct[0], p, diedClient, func(r traffic.Report) bool {
@@ -205,7 +165,7 @@ func vanish(ctx context.Context, e *Env, b bound) (*Verdict, error) {
 
 // clientVanished judges the connections of one pattern whose client is gone:
 // the relay must have ended them as dead, and the server been told by RST.
-func (v *Verdict) clientVanished(ctx context.Context, b bound, p traffic.Pattern, died time.Time, doomed *running, s *Server, relay *Relay) *Figure {
+func (v *Verdict) clientVanished(ctx context.Context, b bound, p traffic.Pattern, died time.Time, doomed *Fleet, s *Server, relay *Relay) *Figure {
 	var freed, told []time.Duration
 	for _, r := range doomed.Reports() {
 		if r.Pattern != p {
@@ -234,7 +194,7 @@ func (v *Verdict) clientVanished(ctx context.Context, b bound, p traffic.Pattern
 
 // backendVanished judges the connections of one pattern whose backend is gone:
 // the client must have been told by RST.
-func (v *Verdict) backendVanished(ctx context.Context, b bound, p traffic.Pattern, died time.Time, bereft *running, relay *Relay) *Figure {
+func (v *Verdict) backendVanished(ctx context.Context, b bound, p traffic.Pattern, died time.Time, bereft *Fleet, relay *Relay) *Figure {
 	var told, freed []time.Duration
 	for _, c := range bereft.Clients() {
 		if c.Report().Pattern != p {
@@ -263,7 +223,7 @@ func (v *Verdict) backendVanished(ctx context.Context, b bound, p traffic.Patter
 }
 
 // versus says what the figure came to on direct connections.
-func (f *Figure) versus(direct *running, p traffic.Pattern, died time.Time, told func(traffic.Report) bool) {
+func (f *Figure) versus(direct *Fleet, p traffic.Pattern, died time.Time, told func(traffic.Report) bool) {
 	if direct == nil {
 		return
 	}
@@ -302,15 +262,15 @@ func liveOn(ctx context.Context, e *Env, b bound) (*Verdict, error) {
 	}
 	defer l.Close()
 	backend, node, client := l.Host("backend1"), l.Host("node1"), l.Host("client1")
-	server, err := e.StartServer(ctx, backend, "backend1", e.addrPort(backend))
+	server, err := e.StartServer(ctx, backend, "backend1", e.AddrPort(backend))
 	if err != nil {
 		return nil, err
 	}
-	relay, err := e.StartRelay(ctx, node, e.addrPort(node).String(), e.addrPort(backend).String(), "--check", "none", "--dead-peer-timeout", b.timeout.String())
+	relay, err := e.StartRelay(ctx, node, e.AddrPort(node).String(), e.AddrPort(backend).String(), "--check", "none", "--dead-peer-timeout", b.timeout.String())
 	if err != nil {
 		return nil, err
 	}
-	o := traffic.ClientOptions{Dial: from(client), Address: e.addrPort(node).String()}
+	o := traffic.ClientOptions{Dial: DialFrom(client), Address: e.AddrPort(node).String()}
 	var groups []traffic.Group
 	group := func(n int, p traffic.Pattern, period time.Duration) {
 		o.Pattern, o.Period = p, period
@@ -320,11 +280,11 @@ func liveOn(ctx context.Context, e *Env, b bound) (*Verdict, error) {
 	group(each, traffic.Request, time.Second)
 	group(each, traffic.Push, time.Second)
 	group(each, traffic.ZeroWindow, 0) // reads on after the whole time: longer than the bound
-	fleet, err := run(ctx, e.Seed, groups)
+	fleet, err := RunFleet(ctx, e.Seed, groups)
 	if err != nil {
 		return nil, err
 	}
-	defer fleet.end()
+	defer fleet.End()
 	link := client.Links()[0]
 	for _, d := range []lab.Direction{lab.FromHost, lab.ToHost} {
 		if _, err := link.SetLoss(d, loss); err != nil {
@@ -332,7 +292,7 @@ func liveOn(ctx context.Context, e *Env, b bound) (*Verdict, error) {
 		}
 	}
 	e.Say("%d healthy connections under %.0f %% loss each way for %v, among them readers that pause all the time", 5*each, 100*loss, length)
-	if err := pause(ctx, length); err != nil {
+	if err := Pause(ctx, length); err != nil {
 		return nil, err
 	}
 	v := e.Verdict()
@@ -351,7 +311,7 @@ func liveOn(ctx context.Context, e *Env, b bound) (*Verdict, error) {
 	select {
 	case <-fleet.done:
 	case <-time.After(45 * time.Second):
-		fleet.end()
+		fleet.End()
 	case <-ctx.Done():
 	}
 	complete, wrong := 0, 0

@@ -63,7 +63,7 @@ func portInUse(ctx context.Context, e *Env) (_ *Verdict, err error) {
 		return nil, err
 	}
 	node := l.Host("node1")
-	listen := e.addrPort(node)
+	listen := e.AddrPort(node)
 	args := []string{listen.String(), node.AddrPort(e.Family, 7001).String(), "--check", "none"}
 
 	v := e.Verdict()

@@ -24,7 +24,8 @@ const ServerCommand = "lab-server"
 // servicePort is where the scenes' services and backends listen.
 const servicePort = 7000
 
-// A Relay is `holdfast relay` running in a host.
+// A Relay is `holdfast relay`, or another command that serves, running in a
+// host.
 type Relay struct {
 	*lab.Process
 	events lines[RelayEvent]
@@ -66,15 +67,18 @@ func (e *Env) StartRelay(ctx context.Context, h *lab.Host, args ...string) (*Rel
 		return nil, err
 	}
 	r := &Relay{}
+	return r, r.Start(ctx, h, c)
+}
+
+// Start runs a command that writes its events to its standard output, and waits
+// until it is ready.
+func (r *Relay) Start(ctx context.Context, h *lab.Host, c lab.Command) (err error) {
 	c.Stdout = &r.events
 	if r.Process, err = h.Start(c); err != nil {
-		return nil, err
+		return err
 	}
 	// The last line that it says before it serves.
-	if err := r.Await(ctx, "msg=ready"); err != nil {
-		return nil, err
-	}
-	return r, nil
+	return r.Await(ctx, "msg=ready")
 }
 
 // Events returns what the relay has reported so far.
@@ -204,5 +208,5 @@ func (l *lines[T]) awaitOr(ctx context.Context, done <-chan struct{}, match func
 	}
 }
 
-// addrPort is a host's address in the scene's family, with the service's port.
-func (e *Env) addrPort(h *lab.Host) netip.AddrPort { return h.AddrPort(e.Family, servicePort) }
+// AddrPort is a host's address in the scene's family, with the service's port.
+func (e *Env) AddrPort(h *lab.Host) netip.AddrPort { return h.AddrPort(e.Family, servicePort) }

@@ -92,7 +92,7 @@ func (r *Report) WriteText(w io.Writer) error {
 		r.Scene, r.Played-len(r.Failures), r.Played, r.Took.Round(time.Second), r.Seed)
 	if r.Again > 0 {
 		fmt.Fprintf(&b, "  %d times a run whose times were exceeded was played again: the machine had kept the judge itself waiting for %s or more\n",
-			r.Again, milliseconds(disturbedBy))
+			r.Again, Milliseconds(disturbedBy))
 	}
 	var last *Distribution
 	var rows [][]string

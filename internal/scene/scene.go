@@ -54,7 +54,7 @@ func (v Variant) String() string {
 	return strings.Trim(v.Policy+", "+v.Fault, ", ")
 }
 
-// All lists the scenes in the order in which a reader should meet them.
+// All lists the scenes of the relay in the order in which a reader should meet them.
 func All() []Scene {
 	return []Scene{
 		BackendDies(),
@@ -62,16 +62,6 @@ func All() []Scene {
 		Endings(),
 		PortInUse(),
 	}
-}
-
-// Find returns the scene of that name.
-func Find(name string) (Scene, bool) {
-	for _, s := range All() {
-		if s.Name == name {
-			return s, true
-		}
-	}
-	return Scene{}, false
 }
 
 // An Env is what a scene is played with. Fields are read only.

@@ -65,7 +65,7 @@ func (v *Verdict) Wrong(times bool) []string {
 		}
 	}
 	if times && v.machineAtFault() {
-		wrong = append(wrong, "the machine was busy: it kept the judge itself waiting for up to "+milliseconds(v.Disturbed))
+		wrong = append(wrong, "the machine was busy: it kept the judge itself waiting for up to "+Milliseconds(v.Disturbed))
 	}
 	return wrong
 }
@@ -129,7 +129,7 @@ const (
 func (u Unit) text(n int64) string {
 	switch u {
 	case Time:
-		return milliseconds(time.Duration(n))
+		return Milliseconds(time.Duration(n))
 	case Bytes:
 		switch {
 		case n >= 10_000_000:
@@ -143,8 +143,8 @@ func (u Unit) text(n int64) string {
 	}
 }
 
-// milliseconds writes a time as a person compares it with another one.
-func milliseconds(d time.Duration) string {
+// Milliseconds writes a time as a person compares it with another one.
+func Milliseconds(d time.Duration) string {
 	switch abs := max(d, -d); {
 	case abs >= 10*time.Second:
 		return fmt.Sprintf("%.1f s", d.Seconds())

@@ -56,11 +56,11 @@ func (e *Env) behindHAProxy(ctx context.Context) (_ *baseline, err error) {
   timeout check %dms
 listen service
   bind %s
-`, checkTimeout.Milliseconds(), e.addrPort(node))
+`, checkTimeout.Milliseconds(), e.AddrPort(node))
 	var backends []*Server
 	for i := range 3 {
 		h := l.Host(fmt.Sprintf("backend%d", i+1))
-		s, err := e.StartServer(ctx, h, h.Name(), e.addrPort(h))
+		s, err := e.StartServer(ctx, h, h.Name(), e.AddrPort(h))
 		if err != nil {
 			return nil, err
 		}
@@ -79,14 +79,14 @@ listen service
 	if err != nil {
 		return nil, err
 	}
-	if err := awaitListener(ctx, l.Host("client1"), e.addrPort(node).String(), proxy); err != nil {
+	if err := AwaitListener(ctx, l.Host("client1"), e.AddrPort(node).String(), proxy); err != nil {
 		return nil, err
 	}
 	return e.loseBehind(ctx, l, backends[0])
 }
 
-// awaitListener waits until somebody can connect.
-func awaitListener(ctx context.Context, from *lab.Host, address string, p *lab.Process) error {
+// AwaitListener waits until somebody can connect.
+func AwaitListener(ctx context.Context, from *lab.Host, address string, p *lab.Process) error {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	for {
@@ -94,7 +94,7 @@ func awaitListener(ctx context.Context, from *lab.Host, address string, p *lab.P
 		if err == nil {
 			return c.Close()
 		}
-		if pause(ctx, 10*time.Millisecond) != nil {
+		if Pause(ctx, 10*time.Millisecond) != nil {
 			return fmt.Errorf("nobody listens on %s: %w: %s", address, err, p.Output())
 		}
 	}
@@ -103,7 +103,7 @@ func awaitListener(ctx context.Context, from *lab.Host, address string, p *lab.P
 // loseBehind plays the fault, and watches for a while.
 func (e *Env) loseBehind(ctx context.Context, l *lab.Lab, lost *Server) (*baseline, error) {
 	b := &baseline{patience: 2 * time.Second}
-	address := e.addrPort(l.Host("node1")).String()
+	address := e.AddrPort(l.Host("node1")).String()
 	fleet, err := traffic.NewFleet(traffic.FleetOptions{
 		Seed:   e.Seed | 1,
 		Groups: loads(traffic.DialWithin(l.Host("client1").Do), address, 4, 3),
@@ -134,7 +134,7 @@ func (e *Env) loseBehind(ctx context.Context, l *lab.Lab, lost *Server) (*baseli
 	probed := make(chan traffic.ProbeReport, 1)
 	go func() { probed <- prober.Run(probes) }()
 	defer stop()
-	if err := pause(ctx, 200*time.Millisecond); err != nil {
+	if err := Pause(ctx, 200*time.Millisecond); err != nil {
 		return nil, err
 	}
 	host := l.Host(lost.Name)
@@ -148,11 +148,11 @@ func (e *Env) loseBehind(ctx context.Context, l *lab.Lab, lost *Server) (*baseli
 	}
 	before := prober.Report().Started
 	// New connections stop early, so that each has the whole patience left.
-	if err := pause(ctx, b.patience/4); err != nil {
+	if err := Pause(ctx, b.patience/4); err != nil {
 		return nil, err
 	}
 	stop()
-	if err := pause(ctx, b.patience*3/4); err != nil {
+	if err := Pause(ctx, b.patience*3/4); err != nil {
 		return nil, err
 	}
 	for _, c := range fleet.Clients() {
