@@ -240,8 +240,8 @@ func (f *relayFlags) parse(cmd *cobra.Command, args []string) (*relayRun, error)
 	if !oneOf(f.logFormat, "text", "json") {
 		flagErr("log-format", fmt.Errorf("%q is neither text nor json", f.logFormat))
 	}
-	if f.loops < 0 || f.loops > 1024 {
-		flagErr("loops", fmt.Errorf("%d is not from 0 to 1024", f.loops))
+	if f.loops < 0 || f.loops > maxLoops {
+		flagErr("loops", fmt.Errorf("%d is not from 0 to %d", f.loops, maxLoops))
 	}
 	check, checkErrs := f.check.parse(cmd)
 	errs = append(errs, checkErrs...)
@@ -361,6 +361,9 @@ func catchSignals() (stop <-chan os.Signal, release func()) {
 		signal.Stop(pipe)
 	}
 }
+
+// maxLoops is more than any machine has processors for.
+const maxLoops = 1024
 
 // spareProcessors leaves the Go scheduler room beside the event loops, as
 // package relay advises, unless the user has decided.

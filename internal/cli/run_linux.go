@@ -1,7 +1,10 @@
 package cli
 
 import (
+	"cmp"
+	"fmt"
 	"path/filepath"
+	"runtime"
 
 	"github.com/spf13/cobra"
 
@@ -38,6 +41,11 @@ cannot hold the node up: what is not read in time is left out, and counted.`,
 			if path, err := filepath.Abs(o.File); err == nil {
 				o.File = path
 			}
+			if o.Loops < 0 || o.Loops > maxLoops {
+				return usage(cmd, fmt.Errorf("--loops: %d is not from 0 to %d", o.Loops, maxLoops))
+			}
+			o.Loops = cmp.Or(o.Loops, runtime.GOMAXPROCS(0)) // which knows the limits of a container
+			spareProcessors(o.Loops)
 			err := node.Run(cmd.Context(), o)
 			if _, wrong := verdict(o.File, &config.Config{}, err); wrong != nil {
 				return wrong
