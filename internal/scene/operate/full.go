@@ -59,9 +59,9 @@ type fullSize struct {
 func sizeOf(e *scene.Env) fullSize {
 	switch {
 	case e.Short:
-		return fullSize{1000, 2000, 20, 2000, 2 * time.Second}
+		return fullSize{1000, 2000, 20, 2000, 3 * time.Second}
 	case e.Relaxed: // a test: its clients may be slow
-		return fullSize{2000, 4000, 20, 5000, 10 * time.Second}
+		return fullSize{2000, 4000, 20, 5000, 6 * time.Second}
 	}
 	return fullSize{10_000, 20_000, 100, 8000, 10 * time.Second}
 }
@@ -225,20 +225,23 @@ func limitOf(s admin.Status, name string) admin.Limit {
 
 // named asks whether a person, and a machine, learn what has run out.
 func (f *full) named(ctx context.Context, v *scene.Verdict) error {
-	status, err := f.node.Status(ctx)
-	if err != nil {
+	// The node looks at its limits once a second.
+	var l admin.Limit
+	problem := ""
+	if err := until(ctx, "status names the limit", func() (bool, error) {
+		status, err := f.node.Status(ctx)
+		l = limitOf(status, "connections")
+		for _, p := range status.Problems {
+			if p.Code == admin.ProblemLimit {
+				problem = p.Text
+			}
+		}
+		return problem != "" && status.State == "degraded", err
+	}); err != nil {
 		return err
 	}
-	l := limitOf(status, "connections")
 	v.Must(l.Reached > 0 && !l.Last.IsZero() && strings.Contains(l.Source, fmt.Sprint(f.descriptors)) && l.Remedy != "",
 		"status does not name the limit: %+v", l)
-	problem := ""
-	for _, p := range status.Problems {
-		if p.Code == admin.ProblemLimit {
-			problem = p.Text
-		}
-	}
-	v.Must(status.State == "degraded" && problem != "", "status is %s, with the problems %+v", status.State, status.Problems)
 	f.Say("status says: %s", problem)
 	check, err := f.node.Holdfast(ctx, "status", "--check")
 	if err != nil {
