@@ -82,6 +82,7 @@ func New(o Options) (_ *Daemon, err error) {
 	d.watcher = newWatcher(watched{
 		root:      os.DirFS("/"),
 		refusals:  func() relay.Refusals { return d.relay.Refusals() },
+		count:     func() int { return d.relay.Count() },
 		refuse:    func(why string) { d.relay.Refuse(why) },
 		listeners: d.listeners,
 		lost:      d.lost,

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/holdfast-net/holdfast/admin"
@@ -72,10 +73,10 @@ func (w *watcher) problems(now time.Time) []admin.Problem {
 }
 
 // Limits says what the daemon can run out of, and how much of it is used.
-func (d *Daemon) Limits() []admin.Limit { return d.watcher.limits(d.relay.Count()) }
+func (d *Daemon) Limits() []admin.Limit { return d.watcher.limits() }
 
-func (w *watcher) limits(connections int) []admin.Limit {
-	refusals := w.refusals()
+func (w *watcher) limits() []admin.Limit {
+	refusals, connections := w.refusals(), w.count()
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	open, err := sys.OpenFiles()
@@ -94,7 +95,7 @@ func (w *watcher) limits(connections int) []admin.Limit {
 	}
 	m := &list[2]
 	if w.memoryErr != nil {
-		m.Source = "unknown: " + w.memoryErr.Error()
+		m.Source = "unknown: " + strings.ReplaceAll(w.memoryErr.Error(), "\n", "; ")
 	} else {
 		m.Used, m.Max = w.memory.used, w.memory.max-w.memory.keep()
 		m.Source = fmt.Sprintf("%s, %s, less %s that stay free", w.memory.source, size(w.memory.max), size(w.memory.keep()))

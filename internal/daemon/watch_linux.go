@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"math"
+	"strings"
 	"sync"
 	"time"
 
@@ -30,6 +31,7 @@ const (
 type watched struct {
 	root      fs.FS
 	refusals  func() relay.Refusals
+	count     func() int // connections now
 	refuse    func(why string)
 	listeners func() []listenerAt
 	lost      func() (events, logLines uint64)
@@ -134,7 +136,7 @@ func (w *watcher) announce() {
 	if w.memoryErr == nil {
 		attrs = append(attrs, "memory", w.memory.max, "memory_kept", w.memory.keep(), "memory_by", w.memory.source)
 	} else {
-		w.log.Warn("memory is not watched: clients are not refused before it runs out", "err", w.memoryErr)
+		w.log.Warn("memory is not watched: clients are not refused before it runs out", "err", strings.ReplaceAll(w.memoryErr.Error(), "\n", "; "))
 	}
 	if w.maxConnections < 512 {
 		w.log.Warn("few connections fit: "+raiseDescriptors, "connections_fit", w.maxConnections, "hard_limit", w.hard)
@@ -161,7 +163,7 @@ func (w *watcher) run(ctx context.Context) {
 // look brings everything up to date.
 func (w *watcher) look(now time.Time) {
 	m, err := readMemory(w.root)
-	refusals := w.refusals()
+	refusals, connections := w.refusals(), w.count()
 	listeners := w.listeners()
 	events, lines := w.lost()
 
@@ -169,7 +171,7 @@ func (w *watcher) look(now time.Time) {
 	defer w.mu.Unlock()
 	w.memory, w.memoryErr = m, err
 	w.judgeMemory()
-	w.tell(&w.connections, now, refusals.MaxConnections, false, w.whyConnections())
+	w.tell(&w.connections, now, refusals.MaxConnections, connections >= w.maxConnections, w.whyConnections())
 	w.tell(&w.descriptors, now, refusals.Descriptors, false, w.whyDescriptors())
 	w.tell(&w.short, now, refusals.Refuse, w.refusing, w.whyMemory())
 	w.tell(&w.losses, now, events+lines, false, whyLost)
