@@ -192,6 +192,7 @@ func TestFewDescriptors(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer func() {
+			_ = cmd.Process.Signal(syscall.SIGCONT) // or a failure below would wait for ever
 			stdin.Close()
 			_ = cmd.Wait()
 		}()
@@ -204,6 +205,14 @@ func TestFewDescriptors(t *testing.T) {
 		const n = 250
 		ended := make(chan error, n)
 		_ = cmd.Process.Signal(syscall.SIGSTOP) // until they all queue
+		for {                                   // the last of its threads may still run for a moment
+			var status syscall.WaitStatus
+			if _, err := syscall.Wait4(cmd.Process.Pid, &status, syscall.WUNTRACED, nil); err == nil && status.Stopped() {
+				break
+			} else if err != nil && !errors.Is(err, syscall.EINTR) {
+				t.Fatal(err)
+			}
+		}
 		for range n {
 			c := dial(t, a)
 			go func() {
