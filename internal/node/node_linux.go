@@ -203,8 +203,10 @@ func (n *node) run(ctx context.Context, signals <-chan os.Signal) (err error) {
 
 	n.stop("it has ended")
 	cancel()
-	n.reloading.Lock() // one under way has ended, and what comes later is refused
-	defer n.reloading.Unlock()
+	// A reload under way ends; one that comes later is refused, and starts nothing
+	// that would have to be waited for. Those that wait for their turn are tasks.
+	n.reloading.Lock()
+	n.reloading.Unlock() //nolint:staticcheck // the lock is not for what is done under it
 	n.tasks.Wait()
 	return err
 }

@@ -20,6 +20,9 @@ import (
 func (n *node) Reload(ctx context.Context, by string) (admin.Reload, error) {
 	n.reloading.Lock()
 	defer n.reloading.Unlock()
+	if n.stopping.Load() { // systemd has been told so, and is not told anything else
+		return admin.Reload{}, &admin.Error{Code: admin.CodeRefused, Text: "the node is stopping", Remedy: "nothing can be changed until it runs again"}
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(n.serving, cancel)() // a slow name server does not hold up the end
@@ -47,9 +50,6 @@ func (n *node) Reload(ctx context.Context, by string) (admin.Reload, error) {
 
 // reload does what can fail first. The caller holds reloading.
 func (n *node) reload(ctx context.Context) (_ *config.Config, changes []string, err error) {
-	if n.stopping.Load() {
-		return nil, nil, &admin.Error{Code: admin.CodeRefused, Text: "the node is stopping", Remedy: "nothing can be changed until it runs again"}
-	}
 	c, err := config.Load(n.o.File)
 	if err != nil {
 		return nil, nil, err
