@@ -156,7 +156,7 @@ func atMost[T any](l []T, limit int) []T {
 }
 
 func (s *Server) services(_ http.ResponseWriter, r *http.Request) (any, error) {
-	f, err := queryFilter(r, "service", "backend", "limit")
+	f, err := queryFilter(r, "service", "backend", "client", "limit")
 	if err != nil {
 		return nil, err
 	}
@@ -168,7 +168,7 @@ func (s *Server) services(_ http.ResponseWriter, r *http.Request) (any, error) {
 }
 
 func (s *Server) backends(_ http.ResponseWriter, r *http.Request) (any, error) {
-	f, err := queryFilter(r, "service", "backend", "limit")
+	f, err := queryFilter(r, "service", "backend", "client", "limit")
 	if err != nil {
 		return nil, err
 	}

@@ -130,6 +130,15 @@ type filterFlags struct {
 	admin.Filter
 }
 
+// register adds every filter of a listing, and what says which node is asked.
+func (f *filterFlags) register(cmd *cobra.Command, n *nodeFlags) {
+	f.registerService(cmd, n)
+	f.registerBackend(cmd, n)
+	f.registerClient(cmd)
+	f.registerLimit(cmd, "at most this `many`; 0 is all")
+	n.register(cmd)
+}
+
 func (f *filterFlags) registerService(cmd *cobra.Command, n *nodeFlags) {
 	cmd.Flags().StringVar(&f.Service, "service", "", "only this `service`")
 	completeLive(cmd, "service", func(*cobra.Command, []string) []string { return n.serviceNames() })

@@ -2,8 +2,6 @@ package cli
 
 import (
 	"github.com/spf13/cobra"
-
-	"github.com/holdfast-net/holdfast/admin"
 )
 
 func newServices(s Streams) *cobra.Command {
@@ -20,7 +18,10 @@ made, and those that are ending. TOTAL counts the clients accepted since the
 start, REFUSED those that got nothing by no fault of their own. IN is what came
 from clients, OUT what came from backends; connections that still live are
 counted. NOTE says where the kernel has dropped connects because the queue of a
-listener was full.`,
+listener was full.
+
+With --backend or --client, the services that have such a backend, or carry a
+connection of such a client.`,
 		Example: `  holdfast services
   holdfast services --service redis -o json`,
 		Args: noArgs,
@@ -38,11 +39,10 @@ listener was full.`,
 			if err != nil {
 				return err
 			}
-			return answer(c, admin.Services{Services: list}, func(a admin.Services) string { return c.services(a.Services) })
+			return answer(c, list, c.services)
 		},
 	}
-	f.registerService(cmd, &n)
-	n.register(cmd)
+	f.register(cmd, &n)
 	return cmd
 }
 
@@ -59,10 +59,13 @@ was added. IN is what came from clients, OUT what came from the backend.
 STATE is up, down (the checks failed; NOTE says since when and why) or drain (a
 weight of 0: it keeps its connections and gets no new ones). What somebody has
 set by command is noted as by hand; it lasts over reloads, until the file gives
-that key another value.`,
+that key another value.
+
+With --client, the backends that carry a connection of such a client.`,
 		Example: `  holdfast backends
   holdfast backends --service redis
-  holdfast backends -o json | jq '.backends[] | select(.state != "up")'`,
+  holdfast backends --client 10.0.0.9
+  holdfast backends -o json | jq '.[] | select(.state != "up")'`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := n.console(cmd, s)
@@ -78,12 +81,10 @@ that key another value.`,
 			if err != nil {
 				return err
 			}
-			return answer(c, admin.Backends{Backends: list}, func(a admin.Backends) string { return c.backends(a.Backends) })
+			return answer(c, list, c.backends)
 		},
 	}
-	f.registerService(cmd, &n)
-	f.registerBackend(cmd, &n)
-	n.register(cmd)
+	f.register(cmd, &n)
 	return cmd
 }
 
@@ -120,13 +121,12 @@ Looking does not disturb the connections, however many there are.`,
 			if err != nil {
 				return err
 			}
+			if c.json {
+				return answer(c, list.Connections, nil)
+			}
 			return answer(c, list, c.connections)
 		},
 	}
-	f.registerService(cmd, &n)
-	f.registerBackend(cmd, &n)
-	f.registerClient(cmd)
-	f.registerLimit(cmd, "at most this `many`; 0 is all")
-	n.register(cmd)
+	f.register(cmd, &n)
 	return cmd
 }

@@ -219,7 +219,8 @@ func TestCommandsAsk(t *testing.T) {
 	}
 }
 
-// TestJSON says that -o json is what the API answers, field by field.
+// TestJSON says that -o json is what the API answers, field by field; a listing
+// is a list.
 func TestJSON(t *testing.T) {
 	n := startNode(t, 3)
 	st := degradedStatus()
@@ -237,9 +238,9 @@ func TestJSON(t *testing.T) {
 		}
 	}
 	compare("status", st, &admin.Status{})
-	compare("services", admin.Services{Services: st.Services}, &admin.Services{})
-	compare("backends", admin.Backends{Backends: st.Services[0].Backends}, &admin.Backends{})
-	compare("connections", admin.Connections{Connections: testConnections(), Matched: 3, Total: 9000}, &admin.Connections{})
+	compare("services", st.Services, &[]admin.Service{})
+	compare("backends", st.Services[0].Backends, &[]admin.Backend{})
+	compare("connections", testConnections(), &[]admin.Connection{})
 
 	_, out, _ := n.run(t, "events", "-o", "json")
 	lines := strings.Split(strings.TrimSuffix(out, "\n"), "\n")

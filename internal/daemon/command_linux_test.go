@@ -162,7 +162,7 @@ func TestUnknown(t *testing.T) {
 		{reset(admin.Filter{Client: "nonsense"}), admin.CodeInvalid, "nonsense"},
 		{list(admin.Filter{Service: "web"}), admin.CodeUnknown, "there is no service web"},
 		{list(admin.Filter{Backend: "b9"}), admin.CodeUnknown, "there is no backend b9 in any service; they have b2"},
-		{list(admin.Filter{Client: "10.0.0.1"}), admin.CodeInvalid, "by client"},
+		{list(admin.Filter{Client: "nonsense"}), admin.CodeInvalid, "nonsense"},
 		{list(admin.Filter{Limit: -1}), admin.CodeInvalid, "limit"},
 		{connections(admin.Filter{Client: "10.0.0.0/33"}), admin.CodeInvalid, "10.0.0.0/33"},
 		{connections(admin.Filter{Backend: "b9"}), admin.CodeUnknown, "b9"},
@@ -203,16 +203,26 @@ func TestConnections(t *testing.T) {
 			for _, tt := range []struct {
 				filter        admin.Filter
 				found, passed int
+				backends      int
 			}{
-				{admin.Filter{Service: "echo", Backend: "b1"}, 2, 2},
-				{admin.Filter{Backend: "b2"}, 0, 0},
-				{admin.Filter{Client: c.Client}, 1, 1},
-				{admin.Filter{Client: network}, 2, 2},
-				{admin.Filter{Client: network, Limit: 1}, 1, 2},
-				{admin.Filter{Client: "192.0.2.1"}, 0, 0},
-				{admin.Filter{Client: "unix"}, 0, 0},
-				{admin.Filter{Client: "fe80::1%lo"}, 0, 0},
+				{admin.Filter{Service: "echo", Backend: "b1"}, 2, 2, 1},
+				{admin.Filter{Backend: "b2"}, 0, 0, 1},
+				{admin.Filter{Client: c.Client}, 1, 1, 1},
+				{admin.Filter{Client: network}, 2, 2, 1},
+				{admin.Filter{Client: network, Backend: "b2"}, 0, 0, 0},
+				{admin.Filter{Client: network, Limit: 1}, 1, 2, 1},
+				{admin.Filter{Client: "192.0.2.1"}, 0, 0, 0},
+				{admin.Filter{Client: "unix"}, 0, 0, 0},
+				{admin.Filter{Client: "fe80::1%lo"}, 0, 0, 0},
 			} {
+				backends, err := r.Backends(tt.filter)
+				if err != nil || len(backends) != tt.backends {
+					t.Errorf("%+v: backends %+v, %v; want %d", tt.filter, backends, err, tt.backends)
+				}
+				services, err := r.Services(tt.filter)
+				if err != nil || len(services) != tt.backends { // of which each listing has one at most
+					t.Errorf("%+v: services %+v, %v; want %d", tt.filter, services, err, tt.backends)
+				}
 				got, err := r.Connections(tt.filter)
 				if err != nil || len(got.Connections) != tt.found || got.Matched != tt.passed || got.Total != 2 || got.Connections == nil {
 					t.Errorf("%+v: %+v, %v", tt.filter, got, err)

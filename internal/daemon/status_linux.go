@@ -53,32 +53,41 @@ func (d *Daemon) views(service string) []view {
 	return list
 }
 
-// understand checks a filter for a listing in which clients do not occur.
-func (d *Daemon) understand(f admin.Filter, listing string) error {
+// passes is what a filter lets pass: backends by their names, and those that
+// carry a connection of the clients it names.
+func (d *Daemon) passes(f admin.Filter) (func(service, backend string) bool, error) {
 	m, err := f.Matcher()
 	if err != nil {
-		return err
+		return nil, err
 	}
-	if !m.Client.Any() {
-		return &admin.Error{
-			Code: admin.CodeInvalid, Text: listing + " cannot be listed by client",
-			Remedy: "list connections or events by client, or filter by service and backend",
-		}
+	if err := d.known(f.Service, f.Backend); err != nil {
+		return nil, err
 	}
-	return d.known(f.Service, f.Backend)
+	if m.Client.Any() {
+		return func(_, backend string) bool { return f.Backend == "" || backend == f.Backend }, nil
+	}
+	type carrier struct{ service, backend string }
+	carriers := make(map[carrier]bool)
+	list, _, _ := d.connections(m, 0)
+	for _, c := range list {
+		carriers[carrier{c.Service, c.Backend}] = true
+	}
+	return func(service, backend string) bool { return carriers[carrier{service, backend}] }, nil
 }
 
 // Services lists the services that the filter lets pass, each with those of its
-// backends that do. A removed one is listed while it has connections, also
-// beside another that has taken its name. Errors are [*admin.Error].
+// backends that do: with a client, those that carry a connection of it. A
+// removed one is listed while it has connections, also beside another that has
+// taken its name. Errors are [*admin.Error].
 func (d *Daemon) Services(f admin.Filter) ([]admin.Service, error) {
-	if err := d.understand(f, "services"); err != nil {
+	passes, err := d.passes(f)
+	if err != nil {
 		return nil, err
 	}
 	list := []admin.Service{}
 	for _, v := range d.views(f.Service) {
-		s := v.service(f.Backend)
-		if f.Backend != "" && len(s.Backends) == 0 {
+		s := v.service(passes)
+		if (f.Backend != "" || f.Client != "") && len(s.Backends) == 0 {
 			continue
 		}
 		list = append(list, s)
@@ -86,16 +95,17 @@ func (d *Daemon) Services(f admin.Filter) ([]admin.Service, error) {
 	return limited(list, f.Limit), nil
 }
 
-// Backends lists the backends that the filter lets pass, service by service. One
-// that was removed is listed while it has connections. Errors are
-// [*admin.Error].
+// Backends lists the backends that the filter lets pass, service by service:
+// with a client, those that carry a connection of it. One that was removed is
+// listed while it has connections. Errors are [*admin.Error].
 func (d *Daemon) Backends(f admin.Filter) ([]admin.Backend, error) {
-	if err := d.understand(f, "backends"); err != nil {
+	passes, err := d.passes(f)
+	if err != nil {
 		return nil, err
 	}
 	list := []admin.Backend{}
 	for _, v := range d.views(f.Service) {
-		list = append(list, v.list(f.Backend)...)
+		list = append(list, v.list(passes)...)
 	}
 	return limited(list, f.Limit), nil
 }
@@ -108,11 +118,11 @@ func limited[T any](list []T, limit int) []T {
 }
 
 // service is the service as a listing shows it.
-func (v *view) service(backend string) admin.Service {
+func (v *view) service(passes func(service, backend string) bool) admin.Service {
 	o := v.options.Relay
 	s := admin.Service{
 		Name: v.name, Engine: engine, State: "up", Balance: o.Balance.String(), OnBackendLost: o.OnBackendLost.String(),
-		Listen: []admin.Listener{}, Backends: v.list(backend),
+		Listen: []admin.Listener{}, Backends: v.list(passes),
 	}
 	switch {
 	case v.draining:
@@ -130,8 +140,8 @@ func (v *view) service(backend string) admin.Service {
 	return s
 }
 
-// list are the service's backends, or the one of that name.
-func (v *view) list(backend string) []admin.Backend {
+// list are the service's backends that pass.
+func (v *view) list(passes func(service, backend string) bool) []admin.Backend {
 	list := []admin.Backend{}
 	place := make(map[string]int)
 	for i, b := range v.options.Relay.Backends {
@@ -148,7 +158,7 @@ func (v *view) list(backend string) []admin.Backend {
 		return place[a.Name] - place[b.Name]
 	})
 	for _, b := range statuses {
-		if backend == "" || b.Name == backend {
+		if passes(v.name, b.Name) {
 			list = append(list, v.backend(b))
 		}
 	}
