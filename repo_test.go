@@ -112,6 +112,7 @@ var edges = []edge{
 	{"internal/api", "internal/sys", "who is at the other end of a socket"},
 	{"internal/journal", "admin", "events as everybody reads them"},
 	{"internal/journal", "relay", "the end of a connection is kept as it came, and made readable when it is read"},
+	{"internal/bench", "admin", "connections are listed while requests are measured"},
 	{"internal/bench", "internal/sys", "a load generator that is no bottleneck: epoll and raw sockets"},
 	{"internal/bench", "lab", "client, proxy and backend are hosts of their own"},
 	{"internal/reference", "internal/cli", "a page for each command"},

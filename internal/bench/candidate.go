@@ -24,6 +24,17 @@ type candidate struct {
 	command func(path, dir string, listen, backend netip.AddrPort) (argv []string, err error)
 }
 
+// measures reports whether a row says anything about the candidate.
+func (c candidate) measures(row Row) bool {
+	switch row.Load {
+	case loadIdle:
+		return c.name != direct // it has no process
+	case loadListing:
+		return strings.HasPrefix(c.name, holdfast)
+	}
+	return true
+}
+
 // allCandidates returns the candidates in the order of the table. Of several
 // holdfast binaries, two states of the program beside each other, the second
 // is called holdfast-2, and so on.

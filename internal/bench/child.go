@@ -35,6 +35,7 @@ const (
 	loadConnects loadKind = "connects" // the same once, then closes and connects anew
 	loadBulk     loadKind = "bulk"     // each asks once and reads without end
 	loadIdle     loadKind = "idle"     // the same as requests once, then holds the connection
+	loadListing  loadKind = "listing"  // requests, beside idle ones that are listed; of the run, not of a client
 )
 
 // An outcome is what a client measured in its window; it is printed as one line

@@ -110,6 +110,7 @@ func parse(args []string, stderr io.Writer) (o options, jsonFile string, err err
 			if all[i].Load == loadIdle {
 				all[i].Connections = 500
 			}
+			all[i].Held = min(all[i].Held, 500)
 		}
 	}
 	o.cell = time.Duration(seconds * float64(time.Second))
@@ -128,7 +129,7 @@ func parse(args []string, stderr io.Writer) (o options, jsonFile string, err err
 	if o.candidates, err = selectNamed("candidate", allCandidates(binaries...), func(c candidate) string { return c.name }, split(candidates)); err != nil {
 		return o, "", err
 	}
-	if o.profile != "" && !slices.ContainsFunc(o.rows, func(r Row) bool { return r.Name == o.profile && r.Load != loadIdle }) {
+	if o.profile != "" && !slices.ContainsFunc(o.rows, func(r Row) bool { return r.Name == o.profile && r.Load != loadIdle && r.Load != loadListing }) {
 		return o, "", fmt.Errorf("-profile: %q is not a measured row that uses CPU", o.profile)
 	}
 	return o, jsonFile, nil

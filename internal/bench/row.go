@@ -13,6 +13,7 @@ type Row struct {
 	Title       string   `json:"title"`
 	Load        loadKind `json:"load"`
 	Connections int      `json:"connections"`
+	Held        int      `json:"held,omitempty"` // connections that are there besides, and do nothing
 	Metrics     []Metric `json:"metrics"`
 	// References are the candidates that ratios are taken to: the first of
 	// them that was measured for every metric that has ratios, the others for
@@ -59,6 +60,10 @@ const (
 	p99           = "p99_us"
 	cpuEach       = "cpu_us"
 	bytesEach     = "bytes"
+	p99Listing    = "p99_listing_us"
+	p99Change     = "p99_change_percent"
+	listingHalf   = "listing_p50_ms"
+	listingWorst  = "listing_worst_ms"
 
 	// CPU time of client and backend, in the JSON only: a proxy that answers in
 	// smaller portions wakes them more often.
@@ -99,6 +104,17 @@ func allRows() []Row {
 			Name: "idle", Title: "user-space memory of an idle connection (PSS)", Load: loadIdle, Connections: 4000,
 			Metrics: []Metric{{Name: bytesEach, Title: "bytes", Unit: "bytes", LowerBetter: true, Ratio: true}}, References: []string{haproxy},
 		},
+		{
+			Name: "listing", Title: "64-byte requests, 32 connections, beside 9,000 idle ones that are listed ten times a second",
+			Load: loadListing, Connections: 32, Held: 9000,
+			Metrics: []Metric{
+				{Name: p99, Title: "p99 us", Unit: "us", LowerBetter: true},
+				{Name: p99Listing, Title: "p99 us, listing", Unit: "us", LowerBetter: true},
+				{Name: p99Change, Title: "change %", Unit: "%", LowerBetter: true},
+				{Name: listingHalf, Title: "a listing, p50 ms", Unit: "ms", LowerBetter: true, digits: 1},
+				{Name: listingWorst, Title: "worst ms", Unit: "ms", LowerBetter: true, digits: 1},
+			},
+		},
 	}
 }
 
@@ -110,7 +126,11 @@ func allTargets() []Target {
 	for _, row := range []string{"bulk1", "bulk8"} {
 		targets = append(targets, Target{row, gbitPerSecond, haproxyAuto, 1.3}, Target{row, gbitPerSecond, haproxySplice, 1.0})
 	}
-	return append(targets, Target{Row: "idle", Metric: bytesEach, Bound: 2048})
+	return append(targets,
+		Target{Row: "idle", Metric: bytesEach, Bound: 2048},
+		Target{Row: "listing", Metric: listingWorst, Bound: 100},
+		Target{Row: "listing", Metric: p99Change, Bound: 10},
+	)
 }
 
 // selectNamed returns those of all whose name is in want, in the order of all;

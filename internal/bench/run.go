@@ -159,7 +159,7 @@ func (r *runner) samples(ctx context.Context, row Row, round int) ([]Sample, err
 	for i := range r.stands {
 		// Rotated, so that no candidate always follows the same one.
 		s := r.stands[(i+round-1)%len(r.stands)]
-		if row.Load == loadIdle && s.name == direct {
+		if !s.measures(row) {
 			continue
 		}
 		values, out, err := r.cell(ctx, row, s)
@@ -200,8 +200,11 @@ func (r *runner) background(ctx context.Context) (share float64, err error) {
 
 // cell measures one row on one candidate, once.
 func (r *runner) cell(ctx context.Context, row Row, s *stand) (map[string]float64, outcome, error) {
-	if row.Load == loadIdle {
+	switch row.Load {
+	case loadIdle:
 		return r.idle(ctx, row, s)
+	case loadListing:
+		return r.listing(ctx, row, s)
 	}
 	out, err := r.load(ctx, r.role(row, s, r.options.cell))
 	return row.values(out), out, err
