@@ -28,7 +28,9 @@ type Node interface {
 	Events(f admin.Filter, after uint64) ([]admin.Event, error)
 	Follow(f admin.Filter, after uint64) (*journal.Follower, error)
 
-	// What changes something is told by whom, as "uid 1000 (pid 4711, user alice)".
+	// What changes something is told by whom, as "uid 1000 (pid 4711, user alice)",
+	// and logs what it has done. It refuses what it is given no bounds for, such as
+	// a reset of no connections in particular.
 	Reload(ctx context.Context, by string) (admin.Reload, error)
 	ChangeBackend(service, backend string, c admin.BackendCommand, by string) (admin.BackendResult, error)
 	ResetConnections(f admin.Filter, ids []uint64, by string) (int, error)

@@ -180,7 +180,7 @@ func (d *Daemon) ResetConnections(f admin.Filter, ids []uint64, by string) (int,
 	if f.Limit = 0; f == (admin.Filter{}) && len(ids) == 0 {
 		return 0, &admin.Error{
 			Code: admin.CodeInvalid, Text: "it is not said which connections to reset",
-			Remedy: "give their ids, a service, a backend or a client",
+			Remedy: "give their ids, a service, a backend or a client; 0.0.0.0/0 and ::/0 are every client",
 		}
 	}
 	m, err := f.Matcher()
