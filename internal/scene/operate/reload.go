@@ -397,12 +397,12 @@ func (r *reload) check(ctx context.Context, v *scene.Verdict) error {
 	if err != nil {
 		return err
 	}
-	var got admin.Backends
+	var got []admin.Backend
 	if err := json.Unmarshal([]byte(did.out), &got); err != nil {
 		return fmt.Errorf("holdfast backends -o json: %w: %.100q", err, did.out)
 	}
 	there := make(map[string]admin.Backend)
-	for _, b := range got.Backends {
+	for _, b := range got {
 		if !b.Removed {
 			there[b.Name] = b
 		}
