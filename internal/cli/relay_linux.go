@@ -319,12 +319,13 @@ func (r *relayRun) run(ctx context.Context, s Streams) (err error) {
 	}
 
 	lost := func() (events, logLines uint64) { return 0, lines.Status().Lost }
-	events, err := startEvents(ctx, r.events, s.Out, log)
+	file, err := journal.OpenEvents(r.events, s.Out, log)
 	if err != nil {
-		return fmt.Errorf("--events: %w", err)
+		return err
 	}
 	var out io.Writer
-	if events != nil {
+	if file != nil {
+		events := startLines(ctx, file)
 		defer func() { err = errors.Join(err, events.end(), events.Close()) }()
 		out = events
 		lost = func() (uint64, uint64) { return events.Status().Lost, lines.Status().Lost }

@@ -3,7 +3,6 @@ package node
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
@@ -109,26 +108,8 @@ func (n *node) take(ctx context.Context) (_ *runtimeDir, err error) {
 }
 
 func (n *node) openEvents() (err error) {
-	o := journal.WriterOptions{Name: "the events", Lost: journal.LostLine, Report: n.eventsFailed}
-	switch n.o.EventsFile {
-	case "":
-	case "-":
-		n.events = journal.NewWriter(n.o.Out, o)
-	default:
-		if n.events, err = journal.OpenWriter(n.o.EventsFile, o); err != nil {
-			return fmt.Errorf("--events: %s cannot be written: %w: choose another file, or make its directory", n.o.EventsFile, cause(err))
-		}
-	}
-	return nil
-}
-
-// eventsFailed says that events are not written, and that they are again.
-func (n *node) eventsFailed(err error) {
-	if err != nil {
-		n.log.Error("events are not written; connections carry on", "err", err)
-		return
-	}
-	n.log.Info("events are written again")
+	n.events, err = journal.OpenEvents(n.o.EventsFile, n.o.Out, n.log)
+	return err
 }
 
 func (n *node) openServer(c *config.Config) (err error) {
