@@ -157,7 +157,11 @@ func (p *plan) command() []string {
 	}
 	w, _ := p.weight(name)
 	h, changed := p.hand[name]
-	set := func(weight int) { p.hand[name] = byHand{weight, p.file[i].weight} }
+	set := func(weight int) {
+		if delete(p.hand, name); weight != p.file[i].weight { // else the file says so by itself
+			p.hand[name] = byHand{weight, p.file[i].weight}
+		}
+	}
 	switch p.rand.IntN(3) {
 	case 0:
 		if w == 0 || len(p.serving()) <= keepServing {
