@@ -13,6 +13,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -435,7 +436,7 @@ func TestLoad(t *testing.T) {
 	if _, err := Load(path); !errors.As(err, new(Errors)) || !errors.As(err, new(*Error)) {
 		t.Errorf("the error is a %T", err)
 	}
-	if err := os.WriteFile(path, make([]byte, maxFileSize+1), 0o600); err != nil {
+	if err := os.WriteFile(path, make([]byte, MaxFileSize+1), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	check("larger than 4 MiB")
@@ -446,6 +447,11 @@ func TestLoad(t *testing.T) {
 		t.Fatal(err)
 	}
 	check("is a directory; name the file in it")
+	path = filepath.Join(dir, "pipe")
+	if err := syscall.Mkfifo(path, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	check("the file is empty") // nobody writes into it
 	path = filepath.Join(dir, "private")
 	if err := os.WriteFile(path, nil, 0o000); err != nil {
 		t.Fatal(err)

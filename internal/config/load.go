@@ -11,6 +11,8 @@ import (
 	"reflect"
 	"regexp"
 	"strings"
+	"syscall"
+	"time"
 )
 
 // least is a whole configuration.
@@ -44,9 +46,14 @@ func Load(path string) (*Config, error) {
 	return c, nil
 }
 
-// read reads a whole file that is not too large to be a configuration.
+// readTimeout is how long a pipe may take to give all of a configuration.
+const readTimeout = 10 * time.Second
+
+// read reads a whole file that is not too large to be a configuration. It does
+// not wait for ever where there is a pipe or a device in its place: a node takes
+// its file while it serves, and could not be stopped meanwhile.
 func read(path string) ([]byte, error) {
-	f, err := os.Open(path)
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil, fmt.Errorf("there is no file %s: write one, the least is %s, or name another with -c FILE; `holdfast relay` needs no file", path, least)
@@ -59,8 +66,12 @@ func read(path string) ([]byte, error) {
 	if info, err := f.Stat(); err == nil && info.IsDir() {
 		return nil, fmt.Errorf("%s is a directory; name the file in it, as -c %s/holdfast.yaml", path, strings.TrimRight(path, "/"))
 	}
-	text, err := io.ReadAll(io.LimitReader(f, maxFileSize+1))
-	if err != nil {
+	_ = f.SetReadDeadline(time.Now().Add(readTimeout)) // a regular file knows none, and needs none
+	text, err := io.ReadAll(io.LimitReader(f, MaxFileSize+1))
+	switch {
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return nil, fmt.Errorf("%s is a pipe or a device, and did not end within %v; name a file", path, readTimeout)
+	case err != nil:
 		return nil, fmt.Errorf("the configuration cannot be read: %w", err)
 	}
 	return text, nil
@@ -72,10 +83,10 @@ func read(path string) ([]byte, error) {
 func Parse(name string, text []byte) (*Config, error) {
 	// The library counts the two characters of a Windows line end differently in
 	// different places.
-	clean := strings.ReplaceAll(strings.TrimPrefix(string(text[:min(len(text), maxFileSize)]), bom), "\r\n", "\n")
+	clean := strings.ReplaceAll(strings.TrimPrefix(string(text[:min(len(text), MaxFileSize)]), bom), "\r\n", "\n")
 	s := newSource(name, clean)
-	if len(text) > maxFileSize {
-		s.bad(Position{}, "", "the file is larger than %d MiB; this is no configuration", maxFileSize>>20)
+	if len(text) > MaxFileSize {
+		s.bad(Position{}, "", "the file is larger than %d MiB; this is no configuration", MaxFileSize>>20)
 		return nil, s.result()
 	}
 	if !s.check(clean) {

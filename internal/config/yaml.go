@@ -16,17 +16,20 @@ import (
 	"github.com/goccy/go-yaml/token"
 )
 
+// MaxFileSize is how many bytes a file has at most: enough for one service with
+// balance.MaxBackends.
+const MaxFileSize = 4 << 20
+
 // Bounds of a file. They are far above what a person writes, and keep a mistake
 // (the wrong file, a loop in the program that wrote it) from taking the node's
 // memory and time: the YAML library recurses with the depth, and has loops in
 // loops over long lines, over long mappings and over text in blocks.
 const (
-	maxFileSize  = 4 << 20 // bytes; enough for one service with balance.MaxBackends
-	maxLine      = 4096    // characters
-	maxDepth     = 32      // mappings and lists in one another
-	maxKeys      = 256     // of one mapping
-	maxEmpty     = 500     // empty lines in a row
-	maxNulls     = 256     // keys and entries without a value
+	maxLine      = 4096 // characters
+	maxDepth     = 32   // mappings and lists in one another
+	maxKeys      = 256  // of one mapping
+	maxEmpty     = 500  // empty lines in a row
+	maxNulls     = 256  // keys and entries without a value
 	maxBlockText = 16 << 10
 	maxNodes     = 2_000_000 // values, with what aliases stand for
 )

@@ -5,7 +5,10 @@ import (
 	"encoding/hex"
 	"io"
 	"os"
+	"syscall"
 	"time"
+
+	"github.com/holdfast-net/holdfast/internal/config"
 )
 
 // lookInterval is how often the file is looked at, at most.
@@ -45,15 +48,16 @@ func (f *fileOnDisk) look(path string, now time.Time) {
 // differs reports whether the file is another than the one with this digest.
 func (f *fileOnDisk) differs(digest string) bool { return !f.fixed && f.digest != digest }
 
-// digest is as config.Config.Digest; "" where the file cannot be read.
+// digest is as config.Config.Digest; "" where the file cannot be read, or is
+// larger than a configuration may be. Status waits for it: it is never long.
 func digest(path string) string {
-	f, err := os.Open(path)
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return ""
 	}
 	defer f.Close()
 	h := sha256.New()
-	if _, err := io.Copy(h, f); err != nil {
+	if n, err := io.Copy(h, io.LimitReader(f, config.MaxFileSize+1)); err != nil || n > config.MaxFileSize {
 		return ""
 	}
 	return hex.EncodeToString(h.Sum(nil))[:12]

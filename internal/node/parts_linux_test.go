@@ -134,6 +134,14 @@ func TestFileOnDisk(t *testing.T) {
 		t.Error("it was looked at twice in a moment")
 	}
 	step(true)
+	// One that no node could take is not read to the end.
+	if err := errors.Join(os.WriteFile(path, nil, 0o600), os.Truncate(path, config.MaxFileSize+1)); err != nil {
+		t.Fatal(err)
+	}
+	step(true)
+	if d := digest(path); d != "" {
+		t.Errorf("the digest of a file that is too large is %q", d)
+	}
 	// What can be read once only was read at the start.
 	path = "/dev/stdin"
 	if fi, err := os.Stat(path); err == nil && !fi.Mode().IsRegular() {
