@@ -126,16 +126,17 @@ func (n *Notifier) Beat(ctx context.Context, alive func(context.Context) error, 
 	ticker := time.NewTicker(period)
 	defer ticker.Stop()
 	for well := true; ; {
-		err := n.beat(ctx, period, alive)
-		if err != nil && well && ctx.Err() == nil {
-			failed(err)
-		}
-		well = err == nil
+		// Ready has just been heard: whoever is asked now may not have begun.
 		select {
 		case <-ctx.Done():
 			return
 		case <-ticker.C:
 		}
+		err := n.beat(ctx, period, alive)
+		if err != nil && well && ctx.Err() == nil {
+			failed(err)
+		}
+		well = err == nil
 	}
 }
 
