@@ -97,10 +97,15 @@ func (p *eventPrinter) change(e admin.Event) string {
 		}
 	case admin.EventNode, admin.EventReload:
 		text = plain(e.Event) + " " + state
-	default:
+	case admin.EventLimit:
 		text = plain(e.Event) + " " + state
 		if e.Count > 0 {
-			text += ", " + count(e.Count, "client") + " refused"
+			text += ", " + price(c.State, e.Count)
+		}
+	default:
+		text = plain(e.Event) + " " + state
+		if c.State == "reset" { // of any service, perhaps
+			text = "connections " + state
 		}
 	}
 	if c.ByHand != "" {
@@ -110,4 +115,15 @@ func (p *eventPrinter) change(e admin.Event) string {
 		text += ": " + plain(c.Reason)
 	}
 	return text
+}
+
+// price is what a limit has cost.
+func price(limit string, n uint64) string {
+	switch limit {
+	case "accept_queue":
+		return count(n, "connect") + " dropped"
+	case "events":
+		return count(n, "event or log line") + " lost"
+	}
+	return count(n, "client") + " refused"
 }

@@ -86,7 +86,7 @@ func (v view) configFile(c admin.ConfigFile) string {
 func (v view) limit(l admin.Limit) string {
 	unit := number[uint64]
 	if l.Name == "memory" {
-		unit = size
+		unit = memory
 	}
 	text := fmt.Sprintf("%s %s", plain(l.Name), unit(l.Used))
 	if l.Max == 0 {

@@ -187,6 +187,9 @@ func testEvents() []admin.Event {
 		{Seq: 10, Event: admin.EventReload, Time: ago(52 * time.Minute), Change: &admin.Change{State: "refused", Reason: "holdfast.yaml:3:1: bad\x1b]0;x\x07"}},
 		{Seq: 11, Event: admin.EventService, Time: ago(51 * time.Minute), Service: "redis", Change: &admin.Change{State: "removed"}},
 		{Seq: 12, Event: "something_new", Time: ago(50 * time.Minute)},
+		{Seq: 13, Event: admin.EventLimit, Time: ago(49 * time.Minute), Service: "redis", Count: 3, Change: &admin.Change{State: "accept_queue", Reason: "reached"}},
+		{Seq: 14, Event: admin.EventLimit, Time: ago(48 * time.Minute), Count: 2, Change: &admin.Change{State: "events", Reason: "reached"}},
+		{Seq: 15, Event: admin.EventService, Time: ago(47 * time.Minute), Count: 2, Change: &admin.Change{State: "reset", Reason: "2 connections were told by command", ByHand: "uid 0 (pid 12)"}},
 	}
 }
 

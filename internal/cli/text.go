@@ -31,6 +31,21 @@ func scaled(f float64, unit string) string {
 	return strconv.FormatFloat(f, 'f', digits, 64) + " " + prefixes[i:i+1] + unit
 }
 
+// memory is a number of bytes for a person as memory is counted, in powers of
+// 1024, and as its limits are set: "1.2 GiB".
+func memory(n uint64) string {
+	f, units := float64(n)/1024, []string{"KiB", "MiB", "GiB", "TiB"}
+	for f >= 999.5 && len(units) > 1 {
+		f /= 1024
+		units = units[1:]
+	}
+	digits := 0
+	if f < 99.95 {
+		digits = 1
+	}
+	return strconv.FormatFloat(f, 'f', digits, 64) + " " + units[0]
+}
+
 // rate is something that happens so often in a second; "-" where it is not known.
 func rate(perSecond float64, unit string) string {
 	switch {

@@ -20,6 +20,17 @@ func TestSize(t *testing.T) {
 	}
 }
 
+func TestMemory(t *testing.T) {
+	for n, want := range map[uint64]string{
+		0: "0.0 KiB", 1536: "1.5 KiB", 1 << 20: "1.0 MiB", 300 << 20: "300 MiB", 1 << 30: "1.0 GiB", 25_008_066_560: "23.3 GiB",
+		2 << 40: "2.0 TiB", math.MaxUint64: "16777216 TiB",
+	} {
+		if got := memory(n); got != want {
+			t.Errorf("%d bytes are %q, want %q", n, got, want)
+		}
+	}
+}
+
 func TestRate(t *testing.T) {
 	for _, tt := range []struct {
 		f    float64

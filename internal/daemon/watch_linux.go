@@ -232,7 +232,7 @@ func (w *watcher) tell(l *limit, now time.Time, total uint64, pressing bool, why
 }
 
 func (w *watcher) whyConnections() string {
-	return fmt.Sprintf("the node carries %d connections, as many as %d descriptors allow; %s", w.maxConnections, w.soft, raiseDescriptors)
+	return fmt.Sprintf("the node carries at most %d connections, as many as %d descriptors allow; %s", w.maxConnections, w.soft, raiseDescriptors)
 }
 
 func (w *watcher) whyDescriptors() string {

@@ -159,7 +159,7 @@ func TestWatcherTellsOnce(t *testing.T) {
 			m.set(func(m *machine) { m.counts.MaxConnections += 1000; m.live = 433 })
 			pass(watchInterval)
 		}
-		if got := told(t, w); len(got) != 1 || !strings.Contains(got[0], "connections: reached: the node carries 433 connections, as many as 1000 descriptors allow") {
+		if got := told(t, w); len(got) != 1 || !strings.Contains(got[0], "connections: reached: the node carries at most 433 connections, as many as 1000 descriptors allow") {
 			t.Errorf("during the flood: %q", got)
 		}
 		if problem() != 1 {
