@@ -95,7 +95,7 @@ func NewWriter(w io.Writer, o WriterOptions) *Writer {
 }
 
 // OpenWriter makes a Writer that appends to a file, which is made if it is not
-// there, with mode 0640. Opening a FIFO waits for its reader.
+// there, with mode 0640. A FIFO need not have a reader yet: lines wait for one.
 func OpenWriter(path string, o WriterOptions) (*Writer, error) {
 	f, err := openAppend(path)
 	if err != nil {
@@ -110,7 +110,11 @@ func OpenWriter(path string, o WriterOptions) (*Writer, error) {
 }
 
 func openAppend(path string) (*os.File, error) {
-	return os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o640)
+	access := os.O_WRONLY
+	if fi, err := os.Stat(path); err == nil && fi.Mode()&os.ModeNamedPipe != 0 {
+		access = os.O_RDWR // to open one for writing alone waits for its reader
+	}
+	return os.OpenFile(path, access|os.O_CREATE|os.O_APPEND, 0o640)
 }
 
 // Write takes one line, or several that belong together, each with its end; it

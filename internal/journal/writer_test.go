@@ -189,6 +189,38 @@ func TestWriterEndsThoughBlocked(t *testing.T) {
 	}
 }
 
+// A FIFO that nobody reads yet does not hold up whoever opens it, and its reader
+// finds what was written before it came.
+func TestWriterToFIFO(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "events")
+	if err := syscall.Mkfifo(path, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	w, err := OpenWriter(path, WriterOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	end := start(t, w)
+	put(t, w, "one")
+	r, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	lines := bufio.NewReader(r)
+	for _, want := range []string{"one\n", "two\n"} {
+		if line, err := lines.ReadString('\n'); err != nil || line != want {
+			t.Errorf("%q, %v; want %q", line, err, want)
+		}
+		w.Reopen() // what is inside stays
+		put(t, w, "two")
+	}
+	if err := end(); err != nil {
+		t.Error(err)
+	}
+}
+
 // What logs and what follows may end together: the last lines are written.
 func TestWriterFlushesAtTheEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
