@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -149,13 +150,29 @@ func (d *Daemon) carried(s *service, backend string) int {
 	return n
 }
 
-// resetBackend tells both ends of every connection of a backend, also of one
-// that was removed.
+// resetBackend tells both ends of every established connection of a backend at
+// once, also of one that was removed. A client that is still being connected to it
+// is not reset: its connect may succeed, or go to another backend. The caller
+// holds changing.
 func (d *Daemon) resetBackend(serviceName, backendName, by string) (admin.BackendResult, error) {
 	if err := d.known(serviceName, backendName); err != nil {
 		return admin.BackendResult{}, err
 	}
-	n := d.relay.ResetConnections(relay.Filter{Service: serviceName, Backend: backendName})
+	d.mu.Lock()
+	services := slices.Concat(d.services, d.leaving)
+	d.mu.Unlock()
+	n := 0
+	for _, s := range services {
+		if s.name != serviceName {
+			continue
+		}
+		// A service that has taken the name of a removed one need not have the backend.
+		told, err := s.relay.ResetBackend(backendName)
+		if err != nil && !errors.Is(err, relay.ErrUnknownBackend) {
+			return admin.BackendResult{}, err
+		}
+		n += told
+	}
 	text := fmt.Sprintf("%s of backend %s of service %s %s told", plural(n, "connection"), backendName, serviceName, wasOrWere(n))
 	d.journal.Add(admin.Event{
 		Event: admin.EventBackend, Service: serviceName, Backend: backendName, Count: uint64(n),

@@ -78,6 +78,7 @@ func TestCommands(t *testing.T) {
 			}
 			r.events.await(t, `"state":"drain","reason":"backend b1 of service echo is drained; 1 connection is left","by_hand":"uid 1000 (pid 4711)","weight":0`)
 			r.events.await(t, `"state":"reset"`)
+			r.events.await(t, `"detail":"backend reset by command"`)
 			r.log.await(t, "changed by hand")
 		})
 	}
