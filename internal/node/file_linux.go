@@ -56,6 +56,7 @@ func digest(path string) string {
 		return ""
 	}
 	defer f.Close()
+	_ = f.SetReadDeadline(time.Now().Add(time.Second)) // some of /proc call themselves regular, and are not
 	h := sha256.New()
 	if n, err := io.Copy(h, io.LimitReader(f, config.MaxFileSize+1)); err != nil || n > config.MaxFileSize {
 		return ""

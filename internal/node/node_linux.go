@@ -58,13 +58,13 @@ type node struct {
 // line each, and nothing has run then.
 //
 // SIGTERM and SIGINT stop it as the services' drain says, a second one at once.
-// SIGHUP is a reload. SIGUSR2 changes nothing.
+// SIGHUP is a reload. SIGUSR2 changes nothing. The process goes on catching these
+// signals when Run has returned.
 func Run(ctx context.Context, o Options) (err error) {
 	n := &node{o: o, began: time.Now(), stopped: make(chan struct{})}
 	n.shown = metrics.Handler(n)
 	// Before anything else is there, so that whoever sees that may signal.
-	signals, release := catchSignals()
-	defer release()
+	signals := catchSignals()
 
 	n.lines = journal.NewWriter(o.Err, journal.WriterOptions{Name: "the log"})
 	n.log, n.logs = newLogger(n.lines)

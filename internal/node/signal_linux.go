@@ -8,8 +8,9 @@ import (
 )
 
 // catchSignals catches what the node acts on. That also makes them count for the
-// first process of a container, which has no defaults.
-func catchSignals() (signals <-chan os.Signal, release func()) {
+// first process of a container, which has no defaults. They stay caught: a
+// SIGHUP in the last moment must not turn a good end into a bad one.
+func catchSignals() <-chan os.Signal {
 	ch := make(chan os.Signal, 8)
 	signal.Notify(ch, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGUSR2)
 	// One that was ignored before the start stays so: that is how a shell keeps
@@ -19,12 +20,8 @@ func catchSignals() (signals <-chan os.Signal, release func()) {
 	}
 	// Whoever reads the log or the events may end first: that is an error of a
 	// write, and no reason to die without telling anybody.
-	pipe := make(chan os.Signal, 1)
-	signal.Notify(pipe, syscall.SIGPIPE)
-	return ch, func() {
-		signal.Stop(ch)
-		signal.Stop(pipe)
-	}
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
+	return ch
 }
 
 // handle acts on signals until ctx ends. What asks for the end goes on to stops.

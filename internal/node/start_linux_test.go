@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -521,4 +522,19 @@ func zombies(t *testing.T, parent int) (n int) {
 		}
 	}
 	return n
+}
+
+// TestSignalsToTheEnd sends SIGHUP until there is nobody left to get it: the node
+// ends well all the same.
+func TestSignalsToTheEnd(t *testing.T) {
+	s := newSite(t, "127.0.0.1")
+	s.write(t, "", "")
+	p := s.start(t, nil)
+	p.signal(t, syscall.SIGTERM)
+	for p.Process.Signal(syscall.SIGHUP) == nil {
+		runtime.Gosched()
+	}
+	if code := p.wait(t); code != 0 {
+		t.Errorf("the node ended with exit code %d: %s", code, p.said)
+	}
 }
