@@ -124,9 +124,6 @@ func (d *Daemon) setStopping() {
 	d.stopping = true
 }
 
-// Journal is where the events are.
-func (d *Daemon) Journal() *journal.Journal { return d.journal }
-
 // ended runs on the event loops: nothing in it waits for anybody.
 func (d *Daemon) ended(e relay.End) {
 	d.counter.add(&e)

@@ -166,12 +166,12 @@ func (n *node) run(ctx context.Context, signals <-chan os.Signal) (err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	n.serving = ctx
+	if n.metrics != nil { // before anybody can ask for a reload, which may replace it
+		n.showMetrics(n.metrics)
+	}
 	endServer := background(func(ctx context.Context) error { return n.server.Serve(ctx, n.socket) })
 	defer func() { err = errors.Join(err, endServer()) }()
 
-	if n.metrics != nil {
-		n.showMetrics(n.metrics)
-	}
 	stops := make(chan os.Signal, 2)
 	n.tasks.Go(func() { n.handle(ctx, signals, stops) })
 	n.tasks.Go(func() { n.beat(ctx) })
