@@ -672,12 +672,12 @@ func TestPoliciesChangeLive(t *testing.T) {
 		// A drain that began without a bound gets one that has passed.
 		client, server = open()
 		configure(func() { opts.Backends[0].Weight = 0 })
-		<-time.After(300 * time.Millisecond)
+		<-time.After(1200 * time.Millisecond)
 		pass(t, client, server, []byte("drains for ever"))
 		began = time.Now()
-		configure(func() { opts.Drain.Timeout = 200 * time.Millisecond })
+		configure(func() { opts.Drain.Timeout = 1100 * time.Millisecond })
 		wantRST(t, client)
-		wantEnd(CauseDrained, 150*time.Millisecond, began)
+		wantEnd(CauseDrained, time.Second, began) // and not only after another 1.1 s
 		configure(func() { opts.Backends[0].Weight, opts.Drain = 1, Drain{Timeout: 500 * time.Millisecond} })
 
 		// A bound that is lifted by the weight, and one by the policy.

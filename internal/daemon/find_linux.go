@@ -73,7 +73,10 @@ func (d *Daemon) known(serviceName, backendName string) error {
 // unknown says that there is no such thing, and what there is.
 func unknown(what, where string, there []string) error {
 	const most = 10
-	owner := "there is"
+	owner := "there are"
+	if len(there) == 1 {
+		owner = "there is"
+	}
 	if where != "" {
 		owner = "it has"
 	}
