@@ -314,7 +314,7 @@ func (f *full) free(ctx context.Context, v *scene.Verdict, dribbling int) error 
 
 // probe makes new connections for a while.
 func (f *full) probe(ctx context.Context, span time.Duration) (traffic.ProbeReport, error) {
-	p, err := traffic.NewProber(traffic.ProberOptions{Dial: scene.DialFrom(f.lab.Host("client1")), Address: f.listen, Rate: 200, Seed: f.Seed | 1})
+	p, err := traffic.NewProber(traffic.ProberOptions{Dial: scene.DialFrom(f.lab.Host("client1")), Address: f.listen, Rate: 200, Seed: f.Seed | 1, Timeout: patience(f.Env)})
 	if err != nil {
 		return traffic.ProbeReport{}, err
 	}

@@ -84,6 +84,14 @@ func reloads(e *scene.Env) (n int, before time.Duration) {
 	return 50, 2 * time.Second
 }
 
+// patience is how long a new connection may take before it counts as failed.
+func patience(e *scene.Env) time.Duration {
+	if e.Relaxed {
+		return scene.Never
+	}
+	return 5 * time.Second
+}
+
 // reload is one run of the scene.
 type reload struct {
 	*scene.Env
@@ -172,7 +180,7 @@ func (r *reload) startTraffic(ctx context.Context) (err error) {
 	}
 	newProber := func(seed uint64) (*traffic.Prober, error) {
 		return traffic.NewProber(traffic.ProberOptions{
-			Dial: scene.DialFrom(r.lab.Host("client2")), Address: r.plan.listen.String(), Rate: newPerSecond, Seed: seed | 1,
+			Dial: scene.DialFrom(r.lab.Host("client2")), Address: r.plan.listen.String(), Rate: newPerSecond, Seed: seed | 1, Timeout: patience(r.Env),
 		})
 	}
 	before, err := newProber(r.Seed + 1)

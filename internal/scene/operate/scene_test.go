@@ -33,7 +33,7 @@ func TestScenes(t *testing.T) {
 	if err := lab.Supported(lab.Topology{}); err != nil {
 		t.Skip(err)
 	}
-	program, err := scene.ThisProgram(asProgram)
+	program, err := scene.ThisProgram(asProgram, "GORACE=atexit_sleep_ms=0") // or each command of a -race run ends with a second of rest
 	if err != nil {
 		t.Fatal(err)
 	}
