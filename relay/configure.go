@@ -37,7 +37,8 @@ type Change struct {
 // way.
 //
 // Addresses that stay, in the same service or another, keep their listening
-// socket with everybody in its queue. New ones are bound before anything
+// socket with everybody in its queue; a unix socket whose file is no longer there
+// gets a new one. New ones are bound before anything
 // changes; an error of these is a [*ListenError]. For one that is given up,
 // those who are in its queue are accepted first. A port of 0 stays what the
 // kernel chose for as long as its service asks for it.
@@ -130,7 +131,7 @@ func (r *Relay) plan(options []ServiceOptions) (_ *plan, err error) {
 	find := func(services []*Service, fits func(*listener) bool) *listener {
 		for _, s := range services {
 			for _, ln := range s.listeners {
-				if free[ln] && fits(ln) {
+				if free[ln] && fits(ln) && !ln.gone() {
 					delete(free, ln)
 					return ln
 				}

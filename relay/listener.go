@@ -3,6 +3,8 @@
 package relay
 
 import (
+	"errors"
+	"io/fs"
 	"log/slog"
 	"net/netip"
 	"os"
@@ -83,13 +85,20 @@ func (ln *listener) listen(backlog int) error {
 func (ln *listener) close() {
 	defer close(ln.closed)
 	sys.Close(ln.fd)
-	if ln.file == nil {
-		return
-	}
 	// A successor may have put its own socket in the same place meanwhile.
-	if now, err := os.Lstat(ln.addr.path); err == nil && os.SameFile(now, ln.file) {
+	if ln.file != nil && !ln.gone() {
 		_ = os.Remove(ln.addr.path)
 	}
+}
+
+// gone reports whether the file of a unix socket was removed, or another was put
+// in its place: nobody can connect any more.
+func (ln *listener) gone() bool {
+	if ln.file == nil {
+		return false
+	}
+	now, err := os.Lstat(ln.addr.path)
+	return errors.Is(err, fs.ErrNotExist) || err == nil && !os.SameFile(now, ln.file)
 }
 
 // watchOnLoops has every loop accept from ln.
@@ -325,6 +334,9 @@ type ListenerStatus struct {
 	// drop none: their clients wait. It is 0 where the kernel does not tell
 	// (SO_MEMINFO, Linux 4.12).
 	Dropped uint64
+	// Gone says that the file of a unix socket was removed, or replaced by
+	// another: nobody can connect any more, until Configure makes it anew.
+	Gone bool
 }
 
 // Listeners returns the service's listening sockets as the kernel sees them;
@@ -339,6 +351,7 @@ func (s *Service) Listeners() []ListenerStatus {
 	for i, ln := range s.listeners {
 		list[i].Address = ln.addr
 		if ln.addr.IsUnix() {
+			list[i].Gone = ln.gone()
 			continue
 		}
 		queue, _ := sys.ListenQueue(ln.fd)

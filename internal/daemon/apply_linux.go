@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"slices"
 	"time"
@@ -67,6 +68,7 @@ func (d *Daemon) configure(services []ServiceOptions) ([]change, error) {
 	if err := d.removeStale(want); err != nil {
 		return nil, err
 	}
+	lost := d.lostListeners(want)
 	done, err := d.relay.Configure(want)
 	if err != nil {
 		return nil, explainListen(err)
@@ -75,7 +77,7 @@ func (d *Daemon) configure(services []ServiceOptions) ([]change, error) {
 	// From here on nothing fails.
 	before := d.versions()
 	started, verdicts := d.take(plans, done.Services)
-	list := differences(before, d.versions())
+	list := append(differences(before, d.versions()), lost...)
 	if d.serving == nil {
 		d.watcher.measureBase()
 	}
@@ -164,13 +166,12 @@ func keepAddresses(before, after ServiceOptions) ServiceOptions {
 }
 
 // removeStale removes what dead processes have left where unix sockets are to
-// be. Those on which this daemon listens already are its own.
+// be. Those on which this daemon listens already are its own, unless somebody has
+// taken their files away.
 func (d *Daemon) removeStale(want []relay.ServiceOptions) error {
 	own := make(map[relay.Address]bool)
-	for _, s := range d.services {
-		for _, a := range s.file.Relay.Listen {
-			own[a] = true
-		}
+	for _, l := range d.listeners() {
+		own[l.Address] = !l.Gone
 	}
 	for _, o := range want {
 		for _, a := range o.Listen {
@@ -183,6 +184,20 @@ func (d *Daemon) removeStale(want []relay.ServiceOptions) error {
 		}
 	}
 	return nil
+}
+
+// lostListeners says which unix sockets are wanted again whose files somebody has
+// taken away.
+func (d *Daemon) lostListeners(want []relay.ServiceOptions) (list []change) {
+	for _, l := range d.listeners() {
+		for _, o := range want {
+			if l.Gone && o.Name == l.service && slices.Contains(o.Listen, l.Address) {
+				text := fmt.Sprintf("service %s: listens on %s again, whose file was gone", l.service, l.Address)
+				list = append(list, serviceChange(l.service, "changed", text))
+			}
+		}
+	}
+	return list
 }
 
 func (d *Daemon) versions() []version {

@@ -369,6 +369,41 @@ func TestApplyMovesAddresses(t *testing.T) {
 	}
 }
 
+// Whose unix socket was removed by somebody, or replaced, gets it back.
+func TestApplyRestoresUnixSockets(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	o := echoService(startBackend(t, "127.0.0.1:0"), "127.0.0.1:0")
+	o.Relay.Listen = append(o.Relay.Listen, relay.MustParseAddress("unix:"+path))
+	r := start(t, o)
+	if err := errors.Join(os.Remove(path), os.WriteFile(path, nil, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	if changes, err := r.Apply([]ServiceOptions{o}); err == nil || !strings.Contains(err.Error(), "not a socket") {
+		t.Errorf("a file in the place of the socket: %q, %v", changes, err)
+	}
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	changes, err := r.Apply([]ServiceOptions{o})
+	if err != nil || len(changes) != 1 || !strings.Contains(changes[0], "listens on unix:"+path+" again") {
+		t.Fatalf("the socket was taken away: %q, %v", changes, err)
+	}
+	c, err := net.Dial("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if _, err := c.Write([]byte("a")); err != nil {
+		t.Error(err)
+	}
+	if _, err := io.ReadFull(c, make([]byte, 1)); err != nil {
+		t.Error(err)
+	}
+	if changes, err := r.Apply([]ServiceOptions{o}); err != nil || len(changes) > 0 {
+		t.Errorf("it is there: %q, %v", changes, err)
+	}
+}
+
 // Reloads under load: nobody notices.
 func TestApplyUnderLoad(t *testing.T) {
 	for _, host := range hosts {
