@@ -304,10 +304,10 @@ func closeAll(listeners []*listener) {
 }
 
 // explainOverlap names the listener of this relay that keeps a from being
-// bound, although it is to go: the kernel lets no two sockets listen where one
-// of them takes every address.
+// bound, although it is to go.
 func (r *Relay) explainOverlap(a Address, err error) error {
-	if a.IsUnix() || !errors.Is(err, syscall.EADDRINUSE) {
+	failed, ok := errors.AsType[*ListenError](err)
+	if !ok || a.IsUnix() || !errors.Is(err, syscall.EADDRINUSE) {
 		return err
 	}
 	covers := func(x, y netip.AddrPort) bool {
@@ -316,7 +316,8 @@ func (r *Relay) explainOverlap(a Address, err error) error {
 	for _, s := range r.services {
 		for _, ln := range s.listeners {
 			if !ln.addr.IsUnix() && covers(ln.addr.ip, a.ip) {
-				return fmt.Errorf("%w: service %s listens on %s; give that up with one change, and take this with the next", err, s.name, ln.addr)
+				failed.InTheWay, failed.Owner = ln.addr, s.name
+				return failed
 			}
 		}
 	}

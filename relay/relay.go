@@ -166,11 +166,21 @@ func (r *Relay) Close() error {
 type ListenError struct {
 	Address Address
 	Err     error
+
+	// InTheWay is where the service Owner of this relay listens, which keeps Address
+	// from being taken in the same change: the kernel lets no two sockets listen
+	// where one of them takes every address. Owner is "" where it is somebody else.
+	InTheWay Address
+	Owner    string
 }
 
 // Error names the address and the cause.
 func (e *ListenError) Error() string {
-	return "relay: listening on " + e.Address.String() + ": " + e.Err.Error()
+	text := "relay: listening on " + e.Address.String() + ": " + e.Err.Error()
+	if e.Owner != "" {
+		text += fmt.Sprintf(": service %s listens on %s; give that up with one change, and take this with the next", e.Owner, e.InTheWay)
+	}
+	return text
 }
 
 // Unwrap returns the cause.

@@ -180,7 +180,13 @@ func TestApplyRefused(t *testing.T) {
 		bad  ServiceOptions
 		want string
 	}{
-		"an address in use":       {func() ServiceOptions { s := other; s.Relay.Listen = append(s.Relay.Listen, b.address()); return s }(), "in use by this program itself"},
+		"an address in use": {func() ServiceOptions { s := other; s.Relay.Listen = append(s.Relay.Listen, b.address()); return s }(), "in use by this program itself"},
+		"every address, beside one": {func() ServiceOptions {
+			s := other
+			_, port, _ := net.SplitHostPort(r.address())
+			s.Relay.Listen = append(s.Relay.Listen, relay.MustParseAddress("0.0.0.0:"+port))
+			return s
+		}(), "cannot listen on 0.0.0.0:" + r.address()[len("127.0.0.1:"):] + ": service echo listens on " + r.address()},
 		"a program that is none":  {func() ServiceOptions { s := other; s.Check = commandCheck("no-such-program"); return s }(), "no-such-program"},
 		"two of one name":         {changed, "two services are named echo"},
 		"a weight out of bounds":  {with(other, relay.Backend{Name: "b", Address: b.address(), Weight: 70000}), "70000"},

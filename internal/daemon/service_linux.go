@@ -277,6 +277,9 @@ func explainListen(err error) error {
 	switch {
 	case !ok:
 		return err
+	case l.Owner != "":
+		return fmt.Errorf("cannot listen on %s: service %s listens on %s, and the kernel does not let one follow the other at once: take that out of the file and reload, then add this and reload again",
+			l.Address, l.Owner, l.InTheWay)
 	case l.Address.IsUnix():
 		return probe.ExplainListenUnix(l.Address.Path(), l.Err)
 	default:
