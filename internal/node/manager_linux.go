@@ -71,5 +71,5 @@ func (n *node) summary() string {
 			}
 		}
 	}
-	return fmt.Sprintf("%s: %d services, %d of %d backends up, %d connections", s.State, len(s.Services), up, backends, connections)
+	return fmt.Sprintf("%s: services %d, backends up %d of %d, connections %d", s.State, len(s.Services), up, backends, connections)
 }

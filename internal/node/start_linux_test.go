@@ -298,7 +298,7 @@ func TestServiceManager(t *testing.T) {
 					}
 				}
 			}
-			hear("READY=1\n", "STATUS=well: 1 services, 1 of 1 backends up")
+			hear("READY=1\n", "STATUS=well: services 1, backends up 1 of 1")
 			exchange(t, s.listen) // at once
 			hear("WATCHDOG=1\n")
 			hear("WATCHDOG=1\n")
