@@ -48,9 +48,9 @@ var notes = map[string]note{
 	},
 	"services[].listen": {
 		reload: "Every new address is bound before anything changes, so an address that is in use changes nothing. An address that stays keeps its socket and its queue. " +
-			"From one that is gone, those who wait in its queue are still accepted; connections that came by it stay.",
+			"From one that is gone, those who wait in its queue are still accepted; connections that came by it stay. From one address to every address of the same port, or back, takes two reloads: the kernel lets neither follow the other at once.",
 		example: `["10.0.0.100:6379", "[2001:db8::100]:6379", "unix:/run/holdfast/redis.sock"]`,
-		more: "`:PORT` is one socket for IPv4 and IPv6. A port below 1024 needs `CAP_NET_BIND_SERVICE`, which the unit gives. " +
+		more: "`:PORT` is a socket for IPv4 and one for IPv6, where the machine has both. A port below 1024 needs `CAP_NET_BIND_SERVICE`, which the unit gives. " +
 			"The file of a unix socket has the mode that the node's umask leaves it, and a client needs the right to write to it.",
 	},
 	"services[].engine": {
