@@ -232,17 +232,18 @@ func (k *checker) listenable(path string, a Address) bool {
 
 // conflict says why l and a cannot both be listened on; "" where they can.
 func conflict(l listener, a Address) string {
+	same := l.same(a)
+	if !same && !l.covers(a) && !a.covers(l.Address) {
+		return ""
+	}
 	where := l.what
 	if l.at.Line > 0 {
 		where = fmt.Sprintf("%s (line %d)", where, l.at.Line)
 	}
-	switch {
-	case l.same(a):
+	if same {
 		return "is taken by " + where
-	case l.covers(a), a.covers(l.Address):
-		return fmt.Sprintf("overlaps with %v of %s: one of them is every address of the machine", l.Address, where)
 	}
-	return ""
+	return fmt.Sprintf("overlaps with %v of %s: one of them is every address of the machine", l.Address, where)
 }
 
 // listenPath is where the listener of that number stands; a single one may stand
@@ -304,22 +305,34 @@ func (k *checker) checkAllow(path string, s *Service) {
 		return
 	}
 	has4, has6 := false, false
+	first := make(map[netip.Prefix]int, len(s.Allow))
+	lengths := make(map[int]bool)
+	for i, p := range s.Allow {
+		if _, ok := first[p]; !ok && p.IsValid() {
+			first[p], lengths[p.Bits()] = i, true
+		}
+	}
 	for i, p := range s.Allow {
 		at, ok := k.is(fmt.Sprintf("%s.allow[%d]", path, i))
 		if !ok {
 			return // what is allowed is not known
 		}
 		has4, has6 = has4 || p.Addr().Is4(), has6 || p.Addr().Is6()
-		for j, q := range s.Allow {
-			// The larger network may come later; of two equal ones the later is too many.
-			if i != j && q.IsValid() && q.Bits() <= p.Bits() && q.Contains(p.Addr()) && (q != p || j < i) {
-				what := fmt.Sprintf("in %v", q)
-				if p == q {
-					what = "here twice"
-				}
-				k.bad(at, fmt.Sprintf("%s.allow[%d]", path, i), "%v is %s; leave it out", p, what)
-				break
+		// The larger network may come later; of two equal ones the later is too many.
+		within := i
+		for bits := range p.Bits() {
+			if !lengths[bits] {
+				continue
 			}
+			if j, ok := first[netip.PrefixFrom(p.Addr(), bits).Masked()]; ok && (within == i || j < within) {
+				within = j
+			}
+		}
+		switch j := first[p]; {
+		case j < i && (within == i || j < within):
+			k.bad(at, fmt.Sprintf("%s.allow[%d]", path, i), "%v is here twice; leave it out", p)
+		case within != i:
+			k.bad(at, fmt.Sprintf("%s.allow[%d]", path, i), "%v is in %v; leave it out", p, s.Allow[within])
 		}
 	}
 	unix := 0

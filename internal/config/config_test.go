@@ -499,7 +499,14 @@ func TestHarmless(t *testing.T) {
 		"tabs in quotes":   {"there is a tab", strings.Repeat("a: \""+strings.Repeat("\t", 4000)+"\"\n", 200)},
 		"keys":             {"more than 256 keys in one mapping", strings.Repeat("a: b\n", n/8)},
 		"keys in a list":   {"more than 256 keys in one mapping", "- " + strings.Repeat("a: b\n  ", n/8)},
-		"keys in braces":   {"is here twice", "a: {" + strings.Repeat("\na: b,", n/16) + "}"},
+		"keys in braces":   {"more than 256 keys", "services: [{" + strings.Repeat("\na: b,", n/16) + "}]"},
+		"networks": {"is here twice", "services: [{name: a, listen: :1, backends: [], allow: [" + func() string {
+			var b strings.Builder
+			for i := range n {
+				fmt.Fprintf(&b, "10.%d.%d.0/25,\n", i>>8, i&255)
+			}
+			return b.String()
+		}() + "10.0.0.0/25]}]"},
 		"colons":           {"this line has", strings.Repeat(": ", n)},
 		"block text":       {"more than 500 empty lines", "a: |\n  x" + strings.Repeat("\n", n)},
 		"block texts":      {"a list where a mapping belongs", strings.Repeat("- |\n  x\n\n\n\n\n\n\n\n  y\n", n/64)},

@@ -67,6 +67,9 @@ func (d *decoder) mapping(path string, n *node, v reflect.Value) {
 		p := join(path, printable(e.key))
 		known = known && e.value.kind != broken
 		i := slices.IndexFunc(all, func(f field) bool { return f.name == e.key })
+		if i < 0 && d.more {
+			continue // guessing what was meant takes its time
+		}
 		if i < 0 {
 			d.bad(e.at, p, "%s", unknownKey(path, e.key, v.Type(), all, n))
 			for _, meant := range meantKeys(e.key, v.Type(), all) {

@@ -416,6 +416,11 @@ func (c *converter) alias(n *ast.AliasNode, out *node, path string) *node {
 }
 
 func (c *converter) mapping(out *node, values []*ast.MappingValueNode, path string, depth int) {
+	if len(values) > maxKeys { // in braces: others have not come so far
+		c.bad(c.position(values[maxKeys].Key.GetToken()), path, "more than %d keys in one mapping; no mapping of this file has that many", maxKeys)
+		out.kind = broken
+		return
+	}
 	out.kind = mapping
 	seen := make(map[string]Position)
 	var merges []entry
