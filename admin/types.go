@@ -62,6 +62,7 @@ const (
 	ProblemReloadRefused = "reload_refused" // the file is not the one that runs: the last reload was refused
 	ProblemLimit         = "limit_reached"  // a limit was reached within the last minute; new clients were or are refused
 	ProblemAcceptQueue   = "accept_queue"   // within the last minute the kernel dropped connects of a listener
+	ProblemListenerGone  = "listener_gone"  // the file of a unix socket was removed or replaced: nobody can connect to it
 	ProblemEventsLost    = "events_lost"    // within the last minute events or log lines could not be written
 )
 

@@ -3,6 +3,7 @@ package daemon
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -15,7 +16,7 @@ import (
 // severity orders problems, the worst first.
 var severity = map[string]int{
 	admin.ProblemServiceDown: 1, admin.ProblemLimit: 2, admin.ProblemAcceptQueue: 3,
-	admin.ProblemBackendDown: 4, admin.ProblemEventsLost: 5,
+	admin.ProblemListenerGone: 4, admin.ProblemBackendDown: 5, admin.ProblemEventsLost: 6,
 }
 
 // Problems lists why the daemon is not well, the worst first; none when it is.
@@ -67,6 +68,13 @@ func (w *watcher) problems(now time.Time) []admin.Problem {
 	slices.Sort(queues)
 	for _, at := range queues {
 		add(w.queues[at], admin.ProblemAcceptQueue, w.queues[at].why)
+	}
+	for _, at := range slices.Sorted(maps.Keys(w.gone)) {
+		g := w.gone[at]
+		list = append(list, admin.Problem{
+			Code: admin.ProblemListenerGone, Service: g.service, Since: g.since,
+			Text: fmt.Sprintf("nobody can connect to service %s at %s: the socket's file was removed or replaced; holdfast reload makes it anew", g.service, at),
+		})
 	}
 	add(&w.losses, admin.ProblemEventsLost, whyLost)
 	return list

@@ -66,7 +66,14 @@ type watcher struct {
 	descriptors    limit
 	short          limit // of memory
 	queues         map[string]*limit
+	gone           map[string]gone // unix sockets whose files somebody has taken away, by their addresses
 	losses         limit
+}
+
+// gone is a listener that nobody can reach any more.
+type gone struct {
+	service string
+	since   time.Time // noticed
 }
 
 // measure asks for the limits of descriptors, and shares them out: how many
@@ -98,7 +105,7 @@ func checksFor(descriptors uint64) int { return int(min(max(descriptors/16, 16),
 func newWatcher(what watched, j *journal.Journal, log *slog.Logger) *watcher {
 	refusing := func(name string) limit { return limit{name: name, what: "client", became: "refused"} }
 	return &watcher{
-		watched: what, journal: j, log: log, queues: make(map[string]*limit),
+		watched: what, journal: j, log: log, queues: make(map[string]*limit), gone: make(map[string]gone),
 		connections: refusing("connections"), descriptors: refusing("descriptors"), short: refusing("memory"),
 		losses: limit{name: "events", what: "event or log line", became: "lost"},
 	}
@@ -186,11 +193,25 @@ func (w *watcher) look(now time.Time) {
 		}
 		q.service = l.service // an address can pass from one to another
 		w.tell(q, now, l.Dropped, false, whyQueue(l))
+		w.judgeGone(now, l)
 	}
 	for at := range w.queues {
 		if !there[at] {
 			delete(w.queues, at)
+			delete(w.gone, at)
 		}
+	}
+}
+
+// judgeGone notices that nobody can reach a unix socket any more.
+func (w *watcher) judgeGone(now time.Time, l listenerAt) {
+	at := l.Address.String()
+	switch _, known := w.gone[at]; {
+	case !l.Gone:
+		delete(w.gone, at)
+	case !known:
+		w.gone[at] = gone{l.service, now}
+		w.log.Warn("nobody can connect to a unix socket: its file was removed or replaced; a reload makes it anew", "service", l.service, "address", at)
 	}
 }
 

@@ -220,6 +220,35 @@ func TestWatcherQueues(t *testing.T) {
 	})
 }
 
+// A unix socket whose file is taken away is a problem until it is back.
+func TestWatcherGone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, m, log := watch(t)
+		look := func(gone bool) []admin.Problem {
+			status := relay.ListenerStatus{Address: relay.MustParseAddress("unix:/run/app.sock"), Gone: gone}
+			m.set(func(m *machine) { m.queue = []listenerAt{{"web", status}} })
+			pass(watchInterval)
+			return w.problems(time.Now())
+		}
+		if list := look(false); len(list) != 0 {
+			t.Errorf("problems %+v", list)
+		}
+		look(true)
+		noticed := time.Now()
+		list := look(true)
+		if len(list) != 1 || list[0].Code != admin.ProblemListenerGone || list[0].Service != "web" || list[0].Since.After(noticed) ||
+			!strings.HasPrefix(list[0].Text, "nobody can connect to service web at unix:/run/app.sock: ") {
+			t.Errorf("problems %+v", list)
+		}
+		if n := strings.Count(log.String(), "nobody can connect"); n != 1 {
+			t.Errorf("%d lines were logged, want 1", n)
+		}
+		if list := look(false); len(list) != 0 {
+			t.Errorf("problems %+v after it is back", list)
+		}
+	})
+}
+
 // What is kept of the descriptors never takes more than half of them.
 func TestFit(t *testing.T) {
 	checks := func(n int, k health.Kind) []health.Kind { return slices.Repeat([]health.Kind{k}, n) }

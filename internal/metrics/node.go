@@ -113,7 +113,7 @@ var (
 
 	problemCodes = []string{
 		admin.ProblemServiceDown, admin.ProblemBackendDown, admin.ProblemReloadRefused,
-		admin.ProblemLimit, admin.ProblemAcceptQueue, admin.ProblemEventsLost,
+		admin.ProblemLimit, admin.ProblemAcceptQueue, admin.ProblemListenerGone, admin.ProblemEventsLost,
 	}
 
 	// refusals are the causes by which a client gets nothing.
