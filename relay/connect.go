@@ -186,14 +186,16 @@ func (p *pair) abandon() {
 
 // refuse tells the client that there is nobody to serve it.
 func (p *pair) refuse(err error) {
-	cause, detail := CauseNoBackend, err.Error()
-	if len(p.tried) > 0 {
-		if cause = CauseUnreachable; p.local {
+	switch {
+	case len(p.tried) > 0:
+		cause := CauseUnreachable
+		if p.local {
 			cause = CauseResources
 		}
-		detail = "no backend is left; the last error was " + p.lastErr
-	} else if errors.Is(err, balance.ErrFull) {
-		detail = "every backend is at its connection limit"
+		p.reset(cause, ByRelay, "no backend is left; the last error was "+p.lastErr)
+	case errors.Is(err, balance.ErrFull):
+		p.reset(CauseNoBackend, ByRelay, "every backend that is up is at its connection limit")
+	default:
+		p.reset(CauseNoBackend, ByRelay, p.service.whyNobody())
 	}
-	p.reset(cause, ByRelay, detail)
 }

@@ -30,7 +30,7 @@ type bound struct {
 }
 
 func newBound(most int) *bound {
-	return &bound{most: most, detail: fmt.Sprintf("the relay carries %d connections, as many as MaxConnections allows", most)}
+	return &bound{most: most, detail: fmt.Sprintf("%d connections are there, as many as there may be at one time", most)}
 }
 
 // enter lets one client in, or says why not. Loops that ask at the same time

@@ -77,7 +77,7 @@ func TestMaxConnectionsIsExact(t *testing.T) {
 		if c := s.Counts(); c.Accepted != clients || c.Refused != clients-most || c.Active != most {
 			t.Errorf("the counts are %+v", c)
 		}
-		if e := g.end(t, 0); e.Cause != CauseResources || e.ToldClient != ToldRST || !strings.Contains(e.Detail, "50 connections") {
+		if e := g.end(t, 0); e.Cause != CauseResources || e.ToldClient != ToldRST || e.Detail != "50 connections are there, as many as there may be at one time" {
 			t.Errorf("the end is %+v", e)
 		}
 		for i := range 10 {
@@ -133,6 +133,52 @@ func TestRefuse(t *testing.T) {
 		if n := g.Refusals(); n != (Refusals{Refuse: 1}) {
 			t.Errorf("refused: %+v", n)
 		}
+	})
+}
+
+// TestWhyNobody tells clients that no backend can take apart, in words for
+// whoever runs the service.
+func TestWhyNobody(t *testing.T) {
+	each(t, func(t *testing.T, host string) {
+		g := newRig(t)
+		s := g.service(t, host, ServiceOptions{}, echo(t, host), echo(t, host), echo(t, host))
+		n := 0
+		expect := func(want string) {
+			t.Helper()
+			wantRefused(t, s.Addrs()[0])
+			if e := g.end(t, n); e.Cause != CauseNoBackend || e.Detail != want {
+				t.Errorf("the end is %+v\nwant %q", e, want)
+			}
+			n++
+		}
+		must := func(err error) {
+			t.Helper()
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		now := time.Now()
+		must(s.MarkDown("b1", now, "no route"))
+		must(s.MarkDown("b3", now.Add(time.Second), "it says 503"))
+		must(s.MarkDown("b2", now, ""))
+		expect("every backend is down; the last, b3: it says 503")
+		for i, b := range s.Options().Backends {
+			b.Weight = 0
+			must(s.SetBackend(b))
+			expect([]string{
+				"every backend is down or drained; the last, b3: it says 503",
+				"every backend is down or drained; the last, b3: it says 503",
+				"every backend is drained",
+			}[i])
+		}
+		for _, b := range s.Options().Backends {
+			must(s.RemoveBackend(b.Name))
+		}
+		expect("the service has no backend")
+		must(s.SetBackend(Backend{Name: "small", Address: MustParseAddress(echo(t, host)), Weight: 1, MaxConnections: 1}))
+		c := dial(t, s.Addrs()[0])
+		must(ask(c, []byte("hello")))
+		expect("every backend that is up is at its connection limit")
 	})
 }
 

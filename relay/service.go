@@ -374,6 +374,41 @@ func (s *Service) pick(client netip.Addr, tried []string) (*target, error) {
 	return s.targets[name], nil
 }
 
+// whyNobody says why no backend can take a client: of those that are down, the
+// reason of the one that was marked down last.
+func (s *Service) whyNobody() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var last *target
+	var lost *markedDown
+	drained := 0
+	for _, t := range s.targets {
+		down := t.lost.Load()
+		switch {
+		case t.Weight == 0:
+			drained++
+		case down != nil && (lost == nil || down.since.After(lost.since) || down.since.Equal(lost.since) && t.Name < last.Name):
+			last, lost = t, down
+		}
+	}
+	switch {
+	case len(s.targets) == 0:
+		return "the service has no backend"
+	case drained == len(s.targets):
+		return "every backend is drained"
+	case lost == nil:
+		return "no backend is up" // one has come up since
+	}
+	text := "every backend is down"
+	if drained > 0 {
+		text = "every backend is down or drained"
+	}
+	if lost.why != "" {
+		text += "; the last, " + last.Name + ": " + lost.why
+	}
+	return text
+}
+
 func (s *Service) release(t *target) {
 	s.mu.Lock()
 	s.pool.Release(t.Name)
