@@ -216,7 +216,8 @@ type Event struct {
 const (
 	EventConnection = "connection" // a connection ended, or a client was refused: ConnectionEnd
 	EventBackend    = "backend"    // a backend went up or down, was added, changed or removed: Change
-	EventService    = "service"    // a service was added, changed or removed, has no backend left or one again, or connections were reset by command: Change
+	EventService    = "service"    // a service was added, changed or removed, has no backend left or one again: Change
+	EventReset      = "reset"      // connections were reset by command, of any service unless it is named: Change, Count
 	EventReload     = "reload"     // the file was taken, or refused: Change
 	EventLimit      = "limit"      // a limit was reached, or is no longer: Change
 	EventNode       = "node"       // the node started, or stops: Change
@@ -243,7 +244,7 @@ type ConnectionEnd struct {
 // Change is what became of something.
 type Change struct {
 	Address string `json:"address,omitempty"` // of a backend
-	State   string `json:"state"`             // of a backend "up", "down", "drain", "added", "removed", "changed", "reset"; of a service the same, but for "drain"; of a reload "taken", "refused"; of a limit its name; of a node "started", "stopping"
+	State   string `json:"state"`             // of a backend "up", "down", "drain", "added", "removed", "changed", "reset"; of a service the same, but for "drain"; of a reload "taken", "refused"; of a limit its name; of a reset "reset"; of a node "started", "stopping"
 	Reason  string `json:"reason,omitempty"`  // why, for a person
 	ByHand  string `json:"by_hand,omitempty"` // who did it by command
 	Weight  *int   `json:"weight,omitempty"`  // the new one, where that changed

@@ -102,11 +102,10 @@ func (p *eventPrinter) change(e admin.Event) string {
 		if e.Count > 0 {
 			text += ", " + price(c.State, e.Count)
 		}
+	case admin.EventReset:
+		text = "connections " + state
 	default:
 		text = plain(e.Event) + " " + state
-		if c.State == "reset" { // of any service, perhaps
-			text = "connections " + state
-		}
 	}
 	if c.ByHand != "" {
 		text += ", by hand of " + plain(c.ByHand)

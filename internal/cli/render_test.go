@@ -189,7 +189,7 @@ func testEvents() []admin.Event {
 		{Seq: 12, Event: "something_new", Time: ago(50 * time.Minute)},
 		{Seq: 13, Event: admin.EventLimit, Time: ago(49 * time.Minute), Service: "redis", Count: 3, Change: &admin.Change{State: "accept_queue", Reason: "reached"}},
 		{Seq: 14, Event: admin.EventLimit, Time: ago(48 * time.Minute), Count: 2, Change: &admin.Change{State: "events", Reason: "reached"}},
-		{Seq: 15, Event: admin.EventService, Time: ago(47 * time.Minute), Count: 2, Change: &admin.Change{State: "reset", Reason: "2 connections were told by command", ByHand: "uid 0 (pid 12)"}},
+		{Seq: 15, Event: admin.EventReset, Time: ago(47 * time.Minute), Count: 2, Change: &admin.Change{State: "reset", Reason: "2 connections were told by command", ByHand: "uid 0 (pid 12)"}},
 	}
 }
 

@@ -223,7 +223,7 @@ func (d *Daemon) ResetConnections(f admin.Filter, ids []uint64, by string) (int,
 	}
 	text := fmt.Sprintf("%s %s told by command", plural(n, "connection"), wasOrWere(n))
 	d.journal.Add(admin.Event{
-		Event: admin.EventService, Service: f.Service, Backend: f.Backend, Count: uint64(n),
+		Event: admin.EventReset, Service: f.Service, Backend: f.Backend, Count: uint64(n),
 		Change: &admin.Change{State: "reset", Reason: text, ByHand: by},
 	})
 	attrs := []slog.Attr{slog.Int("connections", n), slog.String("by", by)}

@@ -241,6 +241,7 @@ func TestConnections(t *testing.T) {
 				t.Errorf("by client: %d, %v", n, err)
 			}
 			isReset(t, second)
+			r.events.await(t, `"event":"reset",`)
 			r.events.await(t, `"reason":"1 connection was told by command","by_hand":"uid 0","count":1}`)
 			if got := r.Totals().ByCause["operator"]; got != 2 {
 				t.Errorf("%d ends by an operator, want 2", got)
