@@ -4,25 +4,39 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/holdfast-net/holdfast/admin"
 )
 
-// group makes a command that only has others below it.
+// group makes a command that only has others below it, and does nothing without.
 func group(cmd *cobra.Command, below ...*cobra.Command) *cobra.Command {
 	cmd.Args = cobra.ArbitraryArgs
 	cmd.SuggestionsMinimumDistance = 2
 	cmd.DisableFlagsInUseLine = true
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if len(args) == 0 {
-			return cmd.Help()
+			return usage(cmd, missingCommand(cmd))
 		}
 		return usage(cmd, unknownCommand(cmd, args[0]))
 	}
 	cmd.AddCommand(below...)
 	return cmd
+}
+
+// missingCommand is a sentence about the command that does not stand below cmd.
+func missingCommand(cmd *cobra.Command) error {
+	var names []string
+	for _, c := range cmd.Commands() {
+		names = append(names, c.Name())
+	}
+	text := names[len(names)-1]
+	if more := names[:len(names)-1]; len(more) > 0 {
+		text = strings.Join(more, ", ") + " or " + text
+	}
+	return fmt.Errorf("%s needs a command: %s", cmd.CommandPath(), text)
 }
 
 func newBackend(s Streams) *cobra.Command {
