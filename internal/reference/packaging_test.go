@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 )
 
 // install runs make install into dir.
@@ -102,6 +103,28 @@ func TestUnit(t *testing.T) {
 	out, err = exec.CommandContext(t.Context(), analyze, "security", "--offline=yes", "--threshold=20", unit).CombinedOutput()
 	if err != nil {
 		t.Errorf("systemd-analyze security: %v\n%s", err, out)
+	}
+}
+
+// A node that cannot start yet is tried again, for as long as it takes, and not
+// so often that the journal shows nothing else.
+func TestUnitRestarts(t *testing.T) {
+	section, settings := "", make(map[string]string)
+	for line := range strings.Lines(read(t, "packaging/systemd/holdfast.service")) {
+		line = strings.TrimSpace(line)
+		if strings.HasPrefix(line, "[") {
+			section = line
+		} else if key, value, ok := strings.Cut(line, "="); ok && !strings.HasPrefix(line, "#") {
+			settings[section+key] = value
+		}
+	}
+	for key, want := range map[string]string{"[Unit]StartLimitIntervalSec": "0", "[Service]Restart": "on-failure"} {
+		if settings[key] != want {
+			t.Errorf("%s is %q, want %q", key, settings[key], want)
+		}
+	}
+	if d, err := time.ParseDuration(settings["[Service]RestartSec"]); err != nil || d < 2*time.Second || d > 5*time.Second {
+		t.Errorf("RestartSec is %q, want 2s to 5s", settings["[Service]RestartSec"])
 	}
 }
 
