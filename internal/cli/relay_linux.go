@@ -340,6 +340,7 @@ func (r *relayRun) run(ctx context.Context, s Streams) (err error) {
 		return checkError(err)
 	}
 	defer func() { err = errors.Join(err, d.Close()) }()
+	daemon.DropCapabilities(log)
 	return d.Serve(ctx, signals)
 }
 

@@ -22,7 +22,8 @@ socket on which the other commands talk to it. It stays in the foreground and lo
 on standard error; systemd is told when it is ready, reloads and stops.
 
 It needs no privileges beyond those that its file asks for: a port below 1024, a
-directory for the socket, checks that run as another user.
+directory for the socket, checks that run as another user. When it has started it
+gives up the capabilities that neither a reload nor a check can need.
 
 Signals: SIGHUP reloads the file, and opens the events file anew. SIGTERM and
 SIGINT (Ctrl-C) stop it: new clients are refused at once, connections may end
@@ -36,7 +37,7 @@ cannot hold the node up: what is not read in time is left out, and counted.`,
   holdfast run -c holdfast.yaml --events /var/log/holdfast/events.json`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			o.Out, o.Err, o.Version = s.Out, s.Err, version()
+			o.Out, o.Err, o.Version, o.DropCapabilities = s.Out, s.Err, version(), true
 			// Whoever reads status or the mistakes of a reload is somewhere else.
 			if path, err := filepath.Abs(o.File); err == nil {
 				o.File = path

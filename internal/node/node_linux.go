@@ -77,6 +77,9 @@ func Run(ctx context.Context, o Options) (err error) {
 	}
 	defer func() { err = errors.Join(err, runtime.close()) }()
 	defer func() { err = errors.Join(err, n.close()) }()
+	if o.DropCapabilities {
+		daemon.DropCapabilities(n.log)
+	}
 	return n.run(ctx, signals)
 }
 

@@ -90,6 +90,7 @@ type site struct {
 	dir, file, socket string
 	listen            string // a free address
 	backend           string
+	do                func(func() error) error // where the node is started; nil: here
 }
 
 func newSite(t *testing.T, host string) *site {
@@ -203,7 +204,11 @@ func (s *site) launch(t *testing.T, change func(*exec.Cmd)) *process {
 	if change != nil {
 		change(p.Cmd)
 	}
-	if err := p.Start(); err != nil {
+	do := s.do
+	if do == nil {
+		do = func(f func() error) error { return f() }
+	}
+	if err := do(p.Start); err != nil {
 		t.Fatal(err)
 	}
 	go func() { p.ended <- p.Cmd.Wait() }()
