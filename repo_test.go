@@ -154,6 +154,7 @@ var edges = []edge{
 var testEdges = []edge{
 	{"internal/cli", "lab/programs", "the relay is tried between real servers and their own load generators"},
 	{"internal/api", "relay", "ends of connections, for streams of events"},
+	{"internal/metrics", "relay", "every cause of an end is one that metrics list"},
 	{"internal/rtnl", "internal/netnstest", "its calls are tried on a real kernel, where they can do no harm"},
 	{"internal/node", "internal/netnstest", "a bare container has a network of its own"},
 	{"internal/scene", "internal/cli", "the test binary is holdfast too, which scenes run as a process"},
