@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -14,9 +15,14 @@ import (
 	"github.com/holdfast-net/holdfast/lab"
 )
 
-// listEvery is how often the connections are listed: ten people who look once a
-// second.
-const listEvery = 100 * time.Millisecond
+// listEvery is how often the connections are listed: somebody looks as often as
+// it makes sense to. The requests take all of the machine, so that the work of a
+// listing has to come out of theirs.
+const listEvery = time.Second
+
+// listingCells is how many cells each part lasts, so that there are several
+// listings in it.
+const listingCells = 3
 
 // listLimit is how many connections a listing shows of those that it finds.
 const listLimit = 100
@@ -46,7 +52,7 @@ func (r *runner) listing(ctx context.Context, row Row, s *stand) (_ map[string]f
 		if with == 1 {
 			end = r.listAgain(ctx, client, row.Held)
 		}
-		got, err := r.load(ctx, r.role(load, node, r.options.cell))
+		got, err := r.load(ctx, r.role(load, node, listingCells*r.options.cell))
 		listed, listErr := end()
 		if err = errors.Join(err, listErr); err != nil {
 			return nil, out, err
@@ -62,6 +68,7 @@ func (r *runner) listing(ctx context.Context, row Row, s *stand) (_ map[string]f
 	values := map[string]float64{p99: without, p99Listing: with}
 	if without > 0 {
 		values[p99Change] = (with/without - 1) * 100
+		values[p99Noise] = math.Abs(latency[0][0]-latency[0][1]) / without * 100
 	}
 	if len(took) > 0 {
 		slices.Sort(took)

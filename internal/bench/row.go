@@ -60,6 +60,7 @@ const (
 	p99           = "p99_us"
 	cpuEach       = "cpu_us"
 	bytesEach     = "bytes"
+	p99Noise      = "p99_noise_percent"
 	p99Listing    = "p99_listing_us"
 	p99Change     = "p99_change_percent"
 	listingHalf   = "listing_p50_ms"
@@ -105,12 +106,13 @@ func allRows() []Row {
 			Metrics: []Metric{{Name: bytesEach, Title: "bytes", Unit: "bytes", LowerBetter: true, Ratio: true}}, References: []string{haproxy},
 		},
 		{
-			Name: "listing", Title: "64-byte requests, 32 connections, beside 9,000 idle ones that are listed ten times a second",
+			Name: "listing", Title: "64-byte requests, 32 connections, beside 9,000 idle ones that are listed once a second",
 			Load: loadListing, Connections: 32, Held: 9000,
 			Metrics: []Metric{
 				{Name: p99, Title: "p99 us", Unit: "us", LowerBetter: true},
 				{Name: p99Listing, Title: "p99 us, listing", Unit: "us", LowerBetter: true},
 				{Name: p99Change, Title: "change %", Unit: "%", LowerBetter: true},
+				{Name: p99Noise, Title: "noise %", Unit: "%", LowerBetter: true},
 				{Name: listingHalf, Title: "a listing, p50 ms", Unit: "ms", LowerBetter: true, digits: 1},
 				{Name: listingWorst, Title: "worst ms", Unit: "ms", LowerBetter: true, digits: 1},
 			},
