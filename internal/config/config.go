@@ -34,6 +34,8 @@ type Config struct {
 	// File is the file's name, and Digest the first 12 hex digits of the SHA-256
 	// of its content.
 	File, Digest string `yaml:"-"`
+
+	places *decoder // where everything stands; nil for a Config that was not parsed
 }
 
 // Service is where clients connect, with its backends and its policies.
@@ -88,9 +90,6 @@ type Service struct {
 	// Empty is all. Clients of a unix socket are always allowed: its file's mode
 	// is for that.
 	Allow []netip.Prefix `yaml:"allow" unset:"all"`
-
-	// Pos is where the service stands in the file.
-	Pos Position `yaml:"-"`
 }
 
 // Backend is a real server behind a service.
@@ -113,9 +112,6 @@ type Backend struct {
 
 	// A backup gets clients only while no other backend is up.
 	Backup bool `yaml:"backup" default:"false"`
-
-	// Pos is where the backend stands in the file.
-	Pos Position `yaml:"-"`
 }
 
 // Health is how the backends of a service are checked. Exactly one of TCP, HTTP,

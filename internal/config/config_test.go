@@ -27,6 +27,7 @@ var compare = cmp.Options{
 	cmp.Comparer(func(a, b netip.Addr) bool { return a == b }),
 	cmp.Comparer(func(a, b netip.Prefix) bool { return a == b }),
 	cmpopts.EquateEmpty(),
+	cmpopts.IgnoreUnexported(Config{}),
 }
 
 func parse(t testing.TB, text string) *Config {
@@ -64,21 +65,20 @@ func TestGood(t *testing.T) {
 				t.Fatal(err)
 			}
 			c := parse(t, string(text))
-			same(t, c, parse(t, strings.ReplaceAll(strings.ReplaceAll(string(text), "\r\n", "\n"), "\n", "\r\n")), true)
-			same(t, c, parse(t, render(c)), false)
+			windows := parse(t, strings.ReplaceAll(strings.ReplaceAll(string(text), "\r\n", "\n"), "\n", "\r\n"))
+			same(t, c, windows)
+			if d := cmp.Diff(c.places.at, windows.places.at); d != "" {
+				t.Errorf("positions (-file +windows):\n%s", d)
+			}
+			same(t, c, parse(t, render(c)))
 		})
 	}
 }
 
-// same compares two configurations, but for the digest and, where the text is
-// another one, positions.
-func same(t testing.TB, a, b *Config, positions bool) {
+// same compares two configurations, but for the digest.
+func same(t testing.TB, a, b *Config) {
 	t.Helper()
-	ignore := compare
-	if !positions {
-		ignore = append(slices.Clone(compare), cmpopts.IgnoreFields(Service{}, "Pos"), cmpopts.IgnoreFields(Backend{}, "Pos"))
-	}
-	if d := cmp.Diff(a, b, append(ignore, cmpopts.IgnoreFields(Config{}, "Digest"))); d != "" {
+	if d := cmp.Diff(a, b, compare, cmpopts.IgnoreFields(Config{}, "Digest")); d != "" {
 		t.Errorf("-first +second:\n%s", d)
 	}
 }
@@ -158,9 +158,9 @@ func TestEverything(t *testing.T) {
 	got := parse(t, string(text))
 	prefix := netip.MustParsePrefix
 	plain := parse(t, "services: [{name: x, listen: :1, backends: []}]").Services[0]
-	service := func(name string, pos Position, set func(*Service)) Service {
+	service := func(name string, set func(*Service)) Service {
 		s := plain
-		s.Name, s.Pos, s.Listen = name, pos, nil
+		s.Name, s.Listen = name, nil
 		set(&s)
 		return s
 	}
@@ -173,11 +173,11 @@ func TestEverything(t *testing.T) {
 		Services: []Service{
 			{
 				Name: "web", Listen: []Address{mustListen(":8080"), mustListen("[fe80::1%eth0]:8081"), mustListen("unix:/run/web.sock")},
-				Engine: "relay", Balance: balance.SourceHash, Pos: Position{5, 3},
+				Engine: "relay", Balance: balance.SourceHash,
 				Backends: []Backend{
-					{Name: "w1", Address: mustBackend("10.0.0.1:80"), MaxConnections: 200, Backup: true, Pos: Position{13, 5}},
-					{Name: "[2001:db8::1]:80", Address: mustBackend("[2001:db8::1]:80"), Weight: 65535, Pos: Position{18, 5}},
-					{Name: "[w3]", Address: mustBackend("backend.example.net:80"), Weight: 100, Pos: Position{20, 5}},
+					{Name: "w1", Address: mustBackend("10.0.0.1:80"), MaxConnections: 200, Backup: true},
+					{Name: "[2001:db8::1]:80", Address: mustBackend("[2001:db8::1]:80"), Weight: 65535},
+					{Name: "[w3]", Address: mustBackend("backend.example.net:80"), Weight: 100},
 				},
 				Health: Health{
 					HTTP: &HTTPCheck{
@@ -190,23 +190,23 @@ func TestEverything(t *testing.T) {
 				ConnectTimeout: 1500 * time.Millisecond, IdleTimeout: 8760 * time.Hour,
 				Allow: []netip.Prefix{prefix("10.0.0.0/8"), prefix("192.0.2.7/32"), prefix("2001:db8::/32")},
 			},
-			service("smtp", Position{46, 3}, func(s *Service) {
+			service("smtp", func(s *Service) {
 				s.Listen = []Address{mustListen("127.0.0.1:25"), mustListen("[::1]:25")}
-				s.Backends = []Backend{{Name: "10.0.0.1:25", Address: mustBackend("10.0.0.1:25"), Weight: 100, Pos: Position{48, 14}}}
+				s.Backends = []Backend{{Name: "10.0.0.1:25", Address: mustBackend("10.0.0.1:25"), Weight: 100}}
 				s.Health = check(Health{Exchange: &ExchangeCheck{Expect: "220 ", Target: Target{TLS: &TLS{Insecure: true}}}})
 			}),
-			service("pg", Position{53, 3}, func(s *Service) {
+			service("pg", func(s *Service) {
 				s.Listen = []Address{mustListen("unix:/run/.s.PGSQL.5432")}
 				s.Health = check(Health{Command: &CommandCheck{Argv: []string{"check", "-U", "it's"}, User: "postgres"}})
 			}),
-			service("local", Position{60, 3}, func(s *Service) {
+			service("local", func(s *Service) {
 				s.Listen = []Address{mustListen("127.0.0.1:99")}
-				s.Backends = []Backend{{Name: "unix:/run/a.sock", Address: mustBackend("unix:/run/a.sock"), Weight: 100, Pos: Position{63, 5}}}
+				s.Backends = []Backend{{Name: "unix:/run/a.sock", Address: mustBackend("unix:/run/a.sock"), Weight: 100}}
 				s.Health = check(Health{TCP: &TCPCheck{Target{Address: "unix:/run/b.sock", TLS: &TLS{ServerName: "x"}}}})
 			}),
-			service("open", Position{68, 3}, func(s *Service) {
+			service("open", func(s *Service) {
 				s.Listen = []Address{mustListen("127.0.0.1:98")}
-				s.Backends = []Backend{{Name: "unix:/run/a.sock", Address: mustBackend("unix:/run/a.sock"), Weight: 100, Pos: Position{71, 5}}}
+				s.Backends = []Backend{{Name: "unix:/run/a.sock", Address: mustBackend("unix:/run/a.sock"), Weight: 100}}
 				s.Health = check(Health{None: &struct{}{}})
 			}),
 		},
@@ -225,8 +225,8 @@ func TestDefaults(t *testing.T) {
 	want := &Config{
 		File: "holdfast.yaml", Digest: "62ef3f1e9d9d",
 		Services: []Service{{
-			Name: "web", Listen: []Address{{Port: 80}}, Engine: "auto", Pos: Position{1, 12},
-			Backends: []Backend{{Name: "10.0.0.1:80", Address: mustBackend("10.0.0.1:80"), Weight: 100, Pos: Position{1, 48}}},
+			Name: "web", Listen: []Address{{Port: 80}}, Engine: "auto",
+			Backends: []Backend{{Name: "10.0.0.1:80", Address: mustBackend("10.0.0.1:80"), Weight: 100}},
 			Health:   Health{TCP: &TCPCheck{}, Interval: time.Second, Timeout: time.Second, Fall: 3, Rise: 2}, OnBackendLost: "reset",
 			ConnectTimeout: 3 * time.Second, DeadPeerTimeout: 15 * time.Second,
 		}},
@@ -259,9 +259,6 @@ func TestAliases(t *testing.T) {
 	}
 	if three.Name != "three" || three.Health.HTTP == nil || three.Health.Interval != 2*time.Second || three.Drain.Timeout != 30*time.Second || len(three.Backends) != 2 {
 		t.Errorf("three: %+v", three)
-	}
-	if two.Pos != (Position{11, 5}) || three.Pos != (Position{15, 5}) {
-		t.Errorf("positions %v %v", two.Pos, three.Pos)
 	}
 }
 

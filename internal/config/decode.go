@@ -152,7 +152,6 @@ func (d *decoder) list(path string, n *node, v reflect.Value, f *field, inner re
 		case it.value.kind == mapping:
 			fill(one)
 			d.at[p] = it.at
-			one.FieldByName("Pos").Set(reflect.ValueOf(d.clamp(it.at)))
 			d.mapping(p, it.value, one)
 		case it.value.kind != broken:
 			d.wrongKind(p, it.value, "mapping", f.name)

@@ -59,6 +59,28 @@ func (e Errors) Unwrap() []error {
 	return all
 }
 
+// A Mistake is something wrong with a value that only its use can tell, as a
+// host name that nobody knows.
+type Mistake struct {
+	Path string // the key, as services[0].backends[1].address; it need not be in the file
+	What string // what is wrong and what to do, in one sentence
+}
+
+// Errors gives mistakes their places in the file that c was parsed of. It is
+// [Errors], or nil where there is none.
+func (c *Config) Errors(mistakes []Mistake) error {
+	d := c.places
+	if d == nil {
+		d = &decoder{source: newSource(c.File, "")}
+	}
+	// A source of its own, for its list of mistakes.
+	k := checker{decoder: &decoder{source: &source{name: d.name, lines: d.lines}, at: d.at, keyAt: d.keyAt}}
+	for _, m := range mistakes {
+		k.report(m.Path, "%s", m.What)
+	}
+	return k.result()
+}
+
 // source is a file's text by lines, and what was found wrong with it.
 type source struct {
 	name  string

@@ -107,3 +107,24 @@ func TestPositions(t *testing.T) {
 		}
 	}
 }
+
+// TestMistakes gives what only the use of a file shows its place in it: that of
+// the value, or of what could have it.
+func TestMistakes(t *testing.T) {
+	const text = "services:\n  - name: a\n    listen: 127.0.0.1:1\n    backends: [{address: x.example:1}]\n"
+	mistakes := []Mistake{{"services[0].backends[0].address", "no such host"}, {"services[0].health", "no program"}}
+	c := parse(t, text)
+	if err := c.Errors(nil); err != nil {
+		t.Errorf("nothing is wrong: %v", err)
+	}
+	const want = "holdfast.yaml:2:5: services[0].health: no program\n    2 |   - name: a\n      |     ^\n" +
+		"holdfast.yaml:4:26: services[0].backends[0].address: no such host\n    4 |     backends: [{address: x.example:1}]\n      |                          ^"
+	for range 2 { // one look leaves nothing behind
+		if err := c.Errors(mistakes); err == nil || err.Error() != want {
+			t.Errorf("got\n%v\nwant\n%s", err, want)
+		}
+	}
+	if err := (&Config{File: "f"}).Errors(mistakes); err == nil || !strings.HasPrefix(err.Error(), "f:1:1: services[0].backends[0].address: no such host") {
+		t.Errorf("without a text: %v", err)
+	}
+}

@@ -41,7 +41,7 @@ func FuzzParse(f *testing.F) {
 			checkErrors(t, []byte(text), errs)
 			return
 		}
-		same(t, c, parse(t, render(c)), false)
+		same(t, c, parse(t, render(c)))
 	})
 }
 

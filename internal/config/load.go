@@ -108,6 +108,7 @@ func Parse(name string, text []byte) (*Config, error) {
 		return nil, err
 	}
 	complete(c)
+	c.places = d
 	return c, nil
 }
 

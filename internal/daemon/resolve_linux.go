@@ -42,12 +42,7 @@ func resolve(ctx context.Context, c *config.Config, look lookup) ([]ServiceOptio
 	found := lookUpAll(ctx, c, look)
 	ipv6 := hasIPv6()
 	services := make([]ServiceOptions, len(c.Services))
-	var errs config.Errors
-	bad := func(at config.Position, path, format string, args ...any) {
-		errs = append(errs, &config.Error{
-			File: c.File, Line: at.Line, Column: at.Column, Path: path, What: fmt.Sprintf(format, args...),
-		})
-	}
+	var mistakes []config.Mistake
 	for i, s := range c.Services {
 		path := fmt.Sprintf("services[%d]", i)
 		o := serviceOptions(s, ipv6)
@@ -58,7 +53,9 @@ func resolve(ctx context.Context, c *config.Config, look lookup) ([]ServiceOptio
 			if b.Address.Host == "" {
 				spec.Address = address(b.Address)
 			} else if answer := found[b.Address.Host]; answer.err != nil {
-				bad(b.Pos, fmt.Sprintf("%s.backends[%d].address", path, j), "%s", notFound(b.Address.Host, answer.err))
+				mistakes = append(mistakes, config.Mistake{
+					Path: fmt.Sprintf("%s.backends[%d].address", path, j), What: notFound(b.Address.Host, answer.err),
+				})
 				continue
 			} else {
 				h := Host{Name: b.Address.String()}
@@ -74,13 +71,15 @@ func resolve(ctx context.Context, c *config.Config, look lookup) ([]ServiceOptio
 		if len(o.Relay.Backends) > 0 {
 			b := o.Relay.Backends[0]
 			if _, err := health.New(health.Options{Name: b.Name, Address: b.Address.String(), Check: o.Check}); err != nil {
-				bad(s.Pos, path+".health", "%s", strings.ReplaceAll(strings.ReplaceAll(err.Error(), "health: ", ""), "\n", "; "))
+				mistakes = append(mistakes, config.Mistake{
+					Path: path + ".health", What: strings.ReplaceAll(strings.ReplaceAll(err.Error(), "health: ", ""), "\n", "; "),
+				})
 			}
 		}
 		services[i] = o
 	}
-	if len(errs) > 0 {
-		return nil, errs
+	if err := c.Errors(mistakes); err != nil {
+		return nil, err
 	}
 	return services, nil
 }

@@ -155,13 +155,17 @@ func TestResolveFails(t *testing.T) {
 		t.Fatalf("%v", err)
 	}
 	for i, want := range []string{
-		`test.yaml:6:9: services[0].backends[1].address: host name "nowhere.example" cannot be looked up: no such host; correct it, or write an IP address`,
-		`test.yaml:7:9: services[0].backends[2].address: host name "empty.example" cannot be looked up: the name has no address; `,
-		`test.yaml:8:5: services[1].health: Command.Argv: exec: "no-such-program": executable file not found in $PATH`,
+		`test.yaml:6:29: services[0].backends[1].address: host name "nowhere.example" cannot be looked up: no such host; correct it, or write an IP address`,
+		`test.yaml:7:29: services[0].backends[2].address: host name "empty.example" cannot be looked up: the name has no address; `,
+		`test.yaml:12:13: services[1].health: Command.Argv: exec: "no-such-program": executable file not found in $PATH`,
 	} {
 		if !strings.HasPrefix(list[i].Error(), want) {
 			t.Errorf("got  %v\nwant %s", list[i], want)
 		}
+	}
+	const excerpt = "    6 |       - {name: a2, address: nowhere.example:80}\n      |                             ^"
+	if list[0].Excerpt != excerpt {
+		t.Errorf("got\n%s\nwant\n%s", list[0].Excerpt, excerpt)
 	}
 }
 
