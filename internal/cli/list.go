@@ -1,8 +1,33 @@
 package cli
 
 import (
+	"context"
+
 	"github.com/spf13/cobra"
+
+	"github.com/holdfast-net/holdfast/admin"
 )
+
+// showList asks the node for what the filter finds, and shows it.
+func showList[T any](
+	cmd *cobra.Command, s Streams, n *nodeFlags, f *filterFlags,
+	ask func(*admin.Client, context.Context, admin.Filter) (T, error), show func(*console, T) error,
+) error {
+	c, err := n.console(cmd, s)
+	if err == nil {
+		err = f.check(cmd)
+	}
+	if err != nil {
+		return err
+	}
+	ctx, cancel := deadline(cmd, answerWithin)
+	defer cancel()
+	list, err := ask(c.node, ctx, f.Filter)
+	if err != nil {
+		return err
+	}
+	return show(c, list)
+}
 
 func newServices(s Streams) *cobra.Command {
 	var n nodeFlags
@@ -26,20 +51,9 @@ connection of such a client.`,
   holdfast services --service redis -o json`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := n.console(cmd, s)
-			if err == nil {
-				err = f.check(cmd)
-			}
-			if err != nil {
-				return err
-			}
-			ctx, cancel := deadline(cmd, answerWithin)
-			defer cancel()
-			list, err := c.node.Services(ctx, f.Filter)
-			if err != nil {
-				return err
-			}
-			return answer(c, list, c.services)
+			return showList(cmd, s, &n, &f, (*admin.Client).Services, func(c *console, list []admin.Service) error {
+				return answer(c, list, c.services)
+			})
 		},
 	}
 	f.register(cmd, &n)
@@ -68,20 +82,9 @@ With --client, the backends that carry a connection of such a client.`,
   holdfast backends -o json | jq '.[] | select(.state != "up")'`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := n.console(cmd, s)
-			if err == nil {
-				err = f.check(cmd)
-			}
-			if err != nil {
-				return err
-			}
-			ctx, cancel := deadline(cmd, answerWithin)
-			defer cancel()
-			list, err := c.node.Backends(ctx, f.Filter)
-			if err != nil {
-				return err
-			}
-			return answer(c, list, c.backends)
+			return showList(cmd, s, &n, &f, (*admin.Client).Backends, func(c *console, list []admin.Backend) error {
+				return answer(c, list, c.backends)
+			})
 		},
 	}
 	f.register(cmd, &n)
@@ -108,23 +111,12 @@ Looking does not disturb the connections, however many there are.`,
   holdfast connections --client '[2001:db8::5]:51234' -o json`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := n.console(cmd, s)
-			if err == nil {
-				err = f.check(cmd)
-			}
-			if err != nil {
-				return err
-			}
-			ctx, cancel := deadline(cmd, answerWithin)
-			defer cancel()
-			list, err := c.node.Connections(ctx, f.Filter)
-			if err != nil {
-				return err
-			}
-			if c.json {
-				return answer(c, list.Connections, nil)
-			}
-			return answer(c, list, c.connections)
+			return showList(cmd, s, &n, &f, (*admin.Client).Connections, func(c *console, list admin.Connections) error {
+				if c.json {
+					return answer(c, list.Connections, nil)
+				}
+				return answer(c, list, c.connections)
+			})
 		},
 	}
 	f.register(cmd, &n)
