@@ -95,7 +95,7 @@ func ParseBackendAddress(s string) (Address, error) {
 // is an IP address, and as it is in host.
 func parseAddress(s string, listen bool) (a Address, host string, err error) {
 	if rest, ok := strings.CutPrefix(s, "unix://"); ok {
-		return a, "", fmt.Errorf("%q: write it without the two slashes, as unix:/%s", s, strings.TrimLeft(rest, "/"))
+		return a, "", fmt.Errorf("%q: write it without the two slashes, as unix:/%s", s, printable(strings.TrimLeft(rest, "/")))
 	}
 	if path, ok := strings.CutPrefix(s, "unix:"); ok {
 		if err := checkUnixPath(path); err != nil {
@@ -145,11 +145,11 @@ func notAnAddress(s string, listen bool) error {
 	case err == nil:
 		return fmt.Errorf("%q is a number; write :%s for that port on every address", s, s)
 	case strings.HasPrefix(s, "/") || strings.HasPrefix(s, "./"):
-		return fmt.Errorf("%q is a path; write unix:%s for a unix socket", s, s)
+		return fmt.Errorf("%q is a path; write unix:%s for a unix socket", s, printable(s))
 	}
 	if i := strings.LastIndexByte(s, ':'); i > 0 && strings.Trim(s[i+1:], "0123456789") == "" && s[i+1:] != "" && s[0] != '[' {
 		if ip, err := netip.ParseAddr(s[:i]); err == nil && ip.Is6() {
-			return fmt.Errorf("%q: an IPv6 address stands in brackets before its port; write [%s]%s", s, s[:i], s[i:])
+			return fmt.Errorf("%q: an IPv6 address stands in brackets before its port; write [%s]%s", s, printable(s[:i]), s[i:])
 		}
 	}
 	if ip, err := netip.ParseAddr(strings.Trim(s, "[]")); err == nil && !strings.Contains(s, "]:") {
@@ -157,7 +157,7 @@ func notAnAddress(s string, listen bool) error {
 		if ip.Is6() {
 			form = fmt.Sprintf("[%v]:PORT", ip)
 		}
-		return fmt.Errorf("%q has no port; write %s", s, form)
+		return fmt.Errorf("%q has no port; write %s", s, printable(form))
 	}
 	if p, err := netip.ParsePrefix(s); err == nil {
 		return fmt.Errorf("%q is a network; write the one address, and its port: %v:PORT", s, p.Addr())
@@ -166,7 +166,7 @@ func notAnAddress(s string, listen bool) error {
 		if listen {
 			return fmt.Errorf("%q is no address; write ADDRESS:PORT, or :PORT for every address", s)
 		}
-		return fmt.Errorf("%q has no port; write %s:PORT", s, s)
+		return fmt.Errorf("%q has no port; write %s:PORT", s, printable(s))
 	}
 	return nil
 }

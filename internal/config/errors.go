@@ -105,7 +105,7 @@ func (s *source) bad(at Position, path, format string, args ...any) {
 	if s.more {
 		return
 	}
-	what := fmt.Sprintf(format, args...)
+	what := strings.Map(oneLine, fmt.Sprintf(format, args...))
 	at = s.clamp(at)
 	for _, e := range s.errs {
 		if e.Line == at.Line && e.Column == at.Column && e.What == what {
@@ -118,6 +118,14 @@ func (s *source) bad(at Position, path, format string, args ...any) {
 		path, what = "", fmt.Sprintf("there are more than %d mistakes; the rest is not listed", MaxErrors)
 	}
 	s.errs = append(s.errs, &Error{File: s.name, Line: at.Line, Column: at.Column, Path: path, What: what, Excerpt: s.excerpt(at)})
+}
+
+// oneLine keeps what a file holds from breaking a sentence, or a terminal.
+func oneLine(r rune) rune {
+	if unicode.IsPrint(r) {
+		return r
+	}
+	return unicode.ReplacementChar
 }
 
 // clamp moves a position into the file: at the end of a line at most one
@@ -164,8 +172,8 @@ func (s *source) excerpt(p Position) string {
 	shown.WriteString(cut)
 	below.WriteString(strings.Repeat(" ", len([]rune(cut))))
 	for i, c := range line {
-		if c != '\t' && !unicode.IsPrint(c) {
-			c = unicode.ReplacementChar
+		if c != '\t' {
+			c = oneLine(c)
 		}
 		shown.WriteRune(c)
 		switch {
