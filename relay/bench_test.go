@@ -9,7 +9,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"os/exec"
 	"testing"
 	"time"
 )
@@ -79,27 +78,13 @@ func newCrowd(b *testing.B) (*Relay, *Service) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	cmd := exec.Command(os.Args[0], "-test.run=^$", "-test.bench=^BenchmarkListing$", "-test.benchtime=1x")
-	cmd.Env = append(os.Environ(), crowdEnv+"="+s.Addrs()[0].String())
-	cmd.Stderr = os.Stderr
-	stdin, err := cmd.StdinPipe()
-	if err != nil {
-		b.Fatal(err)
-	}
-	stdout, err := cmd.StdoutPipe()
-	if err != nil {
-		b.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		b.Fatal(err)
-	}
+	cmd, stdin, lines := startChild(b, crowdEnv+"="+s.Addrs()[0].String(), "-test.run=^$", "-test.bench=^BenchmarkListing$", "-test.benchtime=1x")
 	b.Cleanup(func() {
 		stdin.Close()
-		_, _ = io.Copy(io.Discard, stdout)
+		_, _ = io.Copy(io.Discard, lines)
 		_ = cmd.Wait()
 	})
 	var back string
-	lines := bufio.NewReader(stdout)
 	for {
 		line, err := lines.ReadString('\n')
 		if err != nil {

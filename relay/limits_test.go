@@ -11,7 +11,6 @@ import (
 	"io"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -238,25 +237,12 @@ func TestFloodAtTheLimit(t *testing.T) {
 		floodChild(t, strings.Fields(backends))
 		return
 	}
-	cmd := exec.Command(os.Args[0], "-test.run=^TestFloodAtTheLimit$")
-	cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%s %s %s", floodEnv, echo(t, "127.0.0.1"), echo(t, "[::1]"), filepath.Join(t.TempDir(), "s")))
-	cmd.Stderr = os.Stderr
-	stdin, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	stdout, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
+	env := fmt.Sprintf("%s=%s %s %s", floodEnv, echo(t, "127.0.0.1"), echo(t, "[::1]"), filepath.Join(t.TempDir(), "s"))
+	cmd, stdin, lines := startChild(t, env, "-test.run=^TestFloodAtTheLimit$")
 	defer func() {
 		stdin.Close()
 		_ = cmd.Wait()
 	}()
-	lines := bufio.NewReader(stdout)
 	report := func() (r floodReport) {
 		t.Helper()
 		if _, err := io.WriteString(stdin, "report\n"); err != nil {

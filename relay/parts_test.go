@@ -3,9 +3,12 @@
 package relay
 
 import (
+	"bufio"
+	"io"
 	"net"
 	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -252,4 +255,25 @@ func TestNothingIsLeft(t *testing.T) {
 	if after := count(); after > before {
 		t.Errorf("%d descriptors before, %d after", before, after)
 	}
+}
+
+// startChild starts the test binary again, with its mission in the environment.
+// The caller ends it: by closing stdin, and waiting.
+func startChild(tb testing.TB, env string, args ...string) (cmd *exec.Cmd, stdin io.WriteCloser, lines *bufio.Reader) {
+	tb.Helper()
+	cmd = exec.Command(os.Args[0], args...)
+	cmd.Env = append(os.Environ(), env)
+	cmd.Stderr = os.Stderr
+	stdin, err := cmd.StdinPipe()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		tb.Fatal(err)
+	}
+	return cmd, stdin, bufio.NewReader(stdout)
 }

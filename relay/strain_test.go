@@ -3,7 +3,6 @@
 package relay
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -11,7 +10,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
@@ -177,26 +175,13 @@ func TestFewDescriptors(t *testing.T) {
 	}
 	each(t, func(t *testing.T, host string) {
 		b := newBackend(t, host)
-		cmd := exec.Command(os.Args[0], "-test.run=^TestFewDescriptors$")
-		cmd.Env = append(os.Environ(), fewEnv+"="+b.addr())
-		cmd.Stderr = os.Stderr
-		stdin, err := cmd.StdinPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		stdout, err := cmd.StdoutPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
+		cmd, stdin, lines := startChild(t, fewEnv+"="+b.addr(), "-test.run=^TestFewDescriptors$")
 		defer func() {
 			_ = cmd.Process.Signal(syscall.SIGCONT) // or a failure below would wait for ever
 			stdin.Close()
 			_ = cmd.Wait()
 		}()
-		line, err := bufio.NewReader(stdout).ReadString('\n')
+		line, err := lines.ReadString('\n')
 		if err != nil {
 			t.Fatal(err)
 		}
