@@ -29,7 +29,7 @@ func (d *Daemon) Apply(services []ServiceOptions) (changes []string, err error) 
 	d.changing.Lock()
 	defer d.changing.Unlock()
 	if d.stopping {
-		return nil, stoppingError()
+		return nil, StoppingError()
 	}
 	list, err := d.configure(services)
 	if err != nil {
@@ -41,7 +41,8 @@ func (d *Daemon) Apply(services []ServiceOptions) (changes []string, err error) 
 	return sentences(list), nil
 }
 
-func stoppingError() error {
+// StoppingError is the answer to a change that comes when the node is stopping.
+func StoppingError() error {
 	return &admin.Error{Code: admin.CodeRefused, Text: "the node is stopping", Remedy: "nothing can be changed until it runs again"}
 }
 

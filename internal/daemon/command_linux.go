@@ -20,7 +20,7 @@ func (d *Daemon) ChangeBackend(serviceName, backendName string, c admin.BackendC
 	d.changing.Lock()
 	defer d.changing.Unlock()
 	if d.stopping {
-		return admin.BackendResult{}, stoppingError()
+		return admin.BackendResult{}, StoppingError()
 	}
 	if c.Do == admin.DoReset {
 		return d.resetBackend(serviceName, backendName, by)

@@ -23,15 +23,25 @@ func newLogger(w io.Writer) (*slog.Logger, *logSwitch) {
 	return slog.New(&logHandler{s, slog.NewTextHandler(w, o), slog.NewJSONHandler(w, o)}), s
 }
 
-// set takes what the file says, which was checked.
-func (s *logSwitch) set(l config.Log) error {
+// prepare does what can fail of taking what the file says; turn does the rest.
+func (s *logSwitch) prepare(l config.Log) (turn func(), err error) {
 	var level slog.Level
 	if err := level.UnmarshalText([]byte(l.Level)); err != nil {
-		return fmt.Errorf("log.level: %w", err)
+		return nil, fmt.Errorf("log.level: %w", err)
 	}
-	s.level.Set(level)
-	s.json.Store(l.Format == "json")
-	return nil
+	return func() {
+		s.level.Set(level)
+		s.json.Store(l.Format == "json")
+	}, nil
+}
+
+// set takes what the file says.
+func (s *logSwitch) set(l config.Log) error {
+	turn, err := s.prepare(l)
+	if err == nil {
+		turn()
+	}
+	return err
 }
 
 // A logHandler writes lines in the format that the switch says. What was added

@@ -21,7 +21,7 @@ func (n *node) Reload(ctx context.Context, by string) (admin.Reload, error) {
 	n.reloading.Lock()
 	defer n.reloading.Unlock()
 	if n.stopping.Load() { // systemd has been told so, and is not told anything else
-		return admin.Reload{}, &admin.Error{Code: admin.CodeRefused, Text: "the node is stopping", Remedy: "nothing can be changed until it runs again"}
+		return admin.Reload{}, daemon.StoppingError()
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -84,21 +84,23 @@ func (n *node) reload(ctx context.Context) (_ *config.Config, changes []string, 
 			return nil, nil, err
 		}
 	}
-	more, err := n.daemon.Apply(services)
+	turnLog, err := n.logs.prepare(c.Log)
+	if err == nil {
+		var more []string
+		more, err = n.daemon.Apply(services) // the last that can fail
+		changes = append(changes, more...)
+	}
 	if err != nil {
 		if metrics != n.metrics && metrics != nil {
 			err = errors.Join(err, metrics.Close())
 		}
 		return nil, nil, err
 	}
-	changes = append(changes, more...)
 	if metrics != n.metrics {
 		changes = append(changes, n.replaceMetrics(metrics))
 	}
 	if c.Log != was.Log {
-		if err := n.logs.set(c.Log); err != nil {
-			return nil, nil, err
-		}
+		turnLog()
 		changes = append(changes, fmt.Sprintf("log: level %s, format %s", c.Log.Level, c.Log.Format))
 	}
 	return c, changes, nil
