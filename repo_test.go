@@ -41,6 +41,7 @@ var packages = map[string]int{
 	"internal/probe":     6,
 
 	"balance":         10,
+	"internal/gate":   10,
 	"internal/config": 12,
 
 	"relay":  20,
