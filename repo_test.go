@@ -47,6 +47,7 @@ var packages = map[string]int{
 	"relay":  20,
 	"health": 20,
 	"lab":    20,
+	"vip":    22,
 
 	"lab/programs": 26,
 	"lab/traffic":  26,
