@@ -43,6 +43,7 @@ var packages = map[string]int{
 	"balance":         10,
 	"internal/gate":   10,
 	"internal/config": 12,
+	"internal/pair":   14,
 
 	"relay":  20,
 	"health": 20,
