@@ -40,6 +40,8 @@ var packages = map[string]int{
 	"internal/netnstest": 6,
 	"internal/probe":     6,
 
+	"vrrp": 1,
+
 	"balance":         10,
 	"internal/gate":   10,
 	"internal/config": 12,
@@ -190,10 +192,14 @@ type dependency struct {
 
 // pure packages see no clock, no socket and no file: the same calls give the
 // same answers, in a test and at three in the morning.
-var pure = []string{"balance"}
+var pure = []string{"balance", "vrrp", "internal/election"}
 
-// notPure is what a pure package must not import.
-var notPure = []string{"context", "log/slog", "math/rand", "math/rand/v2", "net", "os", "runtime", "sync", "syscall", "time", "unsafe"}
+// notPure is what a pure package must not import. Durations are numbers: it may
+// import time for them, and only use of it what timeOfNumbers names.
+var notPure = []string{"context", "log/slog", "math/rand", "math/rand/v2", "net", "os", "runtime", "sync", "syscall", "unsafe"}
+
+// timeOfNumbers is what a pure package may use of package time.
+var timeOfNumbers = []string{"Duration", "ParseDuration", "Nanosecond", "Microsecond", "Millisecond", "Second", "Minute", "Hour"}
 
 // doors are imports that belong to one package.
 var doors = []dependency{
@@ -449,10 +455,30 @@ func TestArchitecture(t *testing.T) {
 				continue
 			}
 			for _, i := range p.Imports {
-				if !standard(i) || slices.Contains(notPure, i) {
-					t.Errorf("%s imports %s: it is pure, and depends on nothing outside the standard library", p.name(), i)
+				if !standard(i) && !(ours(i) && slices.Contains(pure, name(i))) || slices.Contains(notPure, i) {
+					t.Errorf("%s imports %s: it is pure, and depends on nothing outside the standard library but on what is pure", p.name(), i)
 				}
 			}
+		}
+		for _, f := range files {
+			if f.test || !slices.Contains(pure, f.pkg) {
+				continue
+			}
+			for _, i := range f.ast.Imports {
+				if i.Path.Value == `"time"` && i.Name != nil {
+					t.Errorf("%s imports time as %s: what it uses of it can no longer be read from the calls", f.path, i.Name.Name)
+				}
+			}
+			ast.Inspect(f.ast, func(n ast.Node) bool {
+				sel, ok := n.(*ast.SelectorExpr)
+				if !ok {
+					return true
+				}
+				if x, ok := sel.X.(*ast.Ident); ok && x.Name == "time" && !slices.Contains(timeOfNumbers, sel.Sel.Name) {
+					t.Errorf("%s uses time.%s: package %s is pure, instants are given to it", fset.Position(n.Pos()), sel.Sel.Name, f.pkg)
+				}
+				return true
+			})
 		}
 	})
 
