@@ -61,6 +61,8 @@ var packages = map[string]int{
 	"internal/scene":         32,
 	"internal/scene/operate": 33,
 
+	"internal/elector": 38,
+
 	"internal/journal":   40,
 	"internal/daemon":    41,
 	"internal/api":       42,
@@ -92,6 +94,7 @@ var edges = []edge{
 	{"internal/cli", "lab/traffic", "the server that scenes run as a process"},
 	{"internal/cli", "internal/journal", "what is logged and reported never waits for a terminal, a pipe or a disk"},
 	{"internal/cli", "relay", "flags become a service"},
+	{"internal/elector", "vip", "the owner that its process runs, and what it tells the daemon"},
 	{"internal/daemon", "admin", "what it answers, and what happened, in the words of the API"},
 	{"internal/daemon", "balance", "the largest weight there is"},
 	{"internal/daemon", "internal/config", "the file's services become services that run"},

@@ -1,0 +1,61 @@
+package elector
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/holdfast-net/holdfast/vip"
+)
+
+// Settings are what the daemon tells the elector. They are plain data, and empty
+// when there is nothing to own.
+type Settings struct {
+	Node   string  `json:"node"` // for logs
+	Groups []Group `json:"groups,omitempty"`
+}
+
+// Group is a group of addresses with what the daemon does for it.
+type Group struct {
+	vip.Group
+
+	// Drain bounds the step [vip.Draining] of this group; 0: the daemon is not
+	// asked. Besides that, it is asked for [vip.BeforeAddress],
+	// [vip.AfterAnnounce], [vip.BeforeWithdraw] and [vip.AfterWithdraw], each
+	// for at most StepBound.
+	Drain time.Duration `json:",omitempty"`
+
+	// Steps says that the daemon has something to do in a move of the group.
+	Steps bool `json:",omitempty"`
+}
+
+// StepBound is how long a move waits for the daemon at each step but Draining.
+const StepBound = time.Second
+
+// Check says what is wrong with the settings.
+func (s Settings) Check() error {
+	var errs []error
+	for _, g := range s.Groups {
+		if g.Drain < 0 || g.Drain > vip.MaxStepBound {
+			errs = append(errs, fmt.Errorf("elector: group %q: Drain is %v; it must be 0 to %v", g.Name, g.Drain, vip.MaxStepBound))
+		}
+	}
+	return errors.Join(append(errs, vip.CheckAll(s.groups()))...)
+}
+
+// groups are what the Owner gets.
+func (s Settings) groups() []vip.Group {
+	list := make([]vip.Group, len(s.Groups))
+	for i, g := range s.Groups {
+		list[i] = g.Group
+	}
+	return list
+}
+
+// Equal reports whether two settings are the same.
+func (s Settings) Equal(other Settings) bool {
+	a, errA := json.Marshal(s)
+	b, errB := json.Marshal(other)
+	return errA == nil && errB == nil && string(a) == string(b)
+}
