@@ -87,6 +87,26 @@ func (c *Client) Services(ctx context.Context, f Filter) ([]Service, error) {
 	return s.Services, err
 }
 
+// Addresses lists the groups of addresses.
+func (c *Client) Addresses(ctx context.Context) ([]AddressGroup, error) {
+	a, err := get[Addresses](ctx, c, "/v1/addresses", nil)
+	return a.Addresses, err
+}
+
+// Release gives up the group that has this name, or this address: the other node
+// takes it over; without one everybody is told, and then it is withdrawn.
+func (c *Client) Release(ctx context.Context, group string) (ReleaseResult, error) {
+	if group == "" {
+		return ReleaseResult{}, &Error{Code: CodeInvalid, Text: "an address or the name of a group is needed"}
+	}
+	return call[ReleaseResult](ctx, c, http.MethodPost, "/v1/addresses/"+segment(group)+"/release", nil, struct{}{})
+}
+
+// ReleaseNode gives up all groups of the node, as Release does one.
+func (c *Client) ReleaseNode(ctx context.Context) (ReleaseResult, error) {
+	return call[ReleaseResult](ctx, c, http.MethodPost, "/v1/node/release", nil, struct{}{})
+}
+
 // Backends lists the backends that fit f: its Service, Backend and Limit.
 func (c *Client) Backends(ctx context.Context, f Filter) ([]Backend, error) {
 	b, err := get[Backends](ctx, c, "/v1/backends", f.query())

@@ -62,7 +62,7 @@ func TestGolden(t *testing.T) {
 	seen := make(map[string]bool)
 	for _, v := range []any{
 		&Status{}, &Services{}, &Backends{}, &Connections{}, &Events{}, &Event{}, &Reload{}, &Error{},
-		&BackendCommand{}, &BackendResult{}, &Reset{}, &ResetResult{},
+		&BackendCommand{}, &BackendResult{}, &Reset{}, &ResetResult{}, &Addresses{}, &ReleaseResult{},
 	} {
 		name := strings.ToLower(reflect.TypeOf(v).Elem().Name()) + ".json"
 		seen[name] = true

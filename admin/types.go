@@ -34,16 +34,19 @@ func (s *Seconds) UnmarshalJSON(text []byte) error {
 
 // Status is a node in one answer.
 type Status struct {
-	Node     string     `json:"node"`
-	Version  string     `json:"version"`
-	PID      int        `json:"pid"`
-	Started  time.Time  `json:"started"`
-	State    string     `json:"state"`    // "well", "degraded" or "stopping"
-	Problems []Problem  `json:"problems"` // why it is degraded; worst first, empty when well
-	Config   ConfigFile `json:"config"`
-	Limits   []Limit    `json:"limits"`
-	Totals   Totals     `json:"totals"`
-	Services []Service  `json:"services"`
+	Node      string         `json:"node"`
+	Version   string         `json:"version"`
+	PID       int            `json:"pid"`
+	Started   time.Time      `json:"started"`
+	State     string         `json:"state"`    // "well", "degraded" or "stopping"
+	Problems  []Problem      `json:"problems"` // why it is degraded; worst first, empty when well
+	Config    ConfigFile     `json:"config"`
+	Limits    []Limit        `json:"limits"`
+	Totals    Totals         `json:"totals"`
+	Pair      *Pair          `json:"pair,omitempty"`    // the link to the other node; left out for a single node
+	Elector   *Elector       `json:"elector,omitempty"` // the process that owns the addresses; left out where there are none
+	Addresses []AddressGroup `json:"addresses"`         // in the order of the file
+	Services  []Service      `json:"services"`
 }
 
 // Problem is one reason why a node is not well.
@@ -51,8 +54,9 @@ type Problem struct {
 	Code    string    `json:"code"` // see Problem codes
 	Service string    `json:"service,omitempty"`
 	Backend string    `json:"backend,omitempty"`
-	Text    string    `json:"text"`  // a sentence for a person: what, and what to do
-	Since   time.Time `json:"since"` // when it began
+	Group   string    `json:"group,omitempty"` // of addresses
+	Text    string    `json:"text"`            // a sentence for a person: what, and what to do
+	Since   time.Time `json:"since"`           // when it began
 }
 
 // Problem codes.
@@ -64,6 +68,23 @@ const (
 	ProblemAcceptQueue   = "accept_queue"   // within the last minute the kernel dropped connects of a listener
 	ProblemListenerGone  = "listener_gone"  // the file of a unix socket was removed or replaced: nobody can connect to it
 	ProblemEventsLost    = "events_lost"    // within the last minute events or log lines could not be written
+
+	ProblemAddressFault    = "address_fault"           // this node cannot own a group: its interface, what it tracks, or its engines are not well
+	ProblemAddressConflict = "address_conflict"        // another machine answers for an address, or has it as its own
+	ProblemAddressUnowned  = "address_unowned"         // this node is well, owns a group no more, and nobody else was heard to own it
+	ProblemAddressReleased = "address_released"        // a group was released by command, and no peer took it: nobody owns it until the next reload or start
+	ProblemForgedAdverts   = "forged_adverts"          // within the last minute adverts came from a host that is not the peer, or contradict the file
+	ProblemAdvertsLost     = "adverts_lost"            // the link says that the peer is active, and its adverts do not arrive
+	ProblemPairDown        = "pair_down"               // the link to the other node is down
+	ProblemPairSyncing     = "pair_syncing"            // the other node does not have everything yet
+	ProblemUnprotected     = "connections_unprotected" // connections that the other node could not tell, or carry on
+	ProblemConfiguration   = "configuration_differs"   // the two nodes' files differ where they must not
+	ProblemVersion         = "version_differs"         // the two nodes run different versions: one of them waits for its upgrade
+	ProblemWitness         = "witness_unreachable"     // the witness does not answer: this node takes no address over
+	ProblemElectorDown     = "elector_down"            // the process that owns the addresses does not answer
+	ProblemNoRealTime      = "no_real_time"            // that process has no real-time priority, or its memory is not locked: it may be late
+	ProblemNoLeaseGate     = "no_lease_gate"           // the kernel takes no program for the lease: a frozen owner answers until its addresses expire
+	ProblemNotify          = "notify_failed"           // the last notify command of a group failed
 )
 
 // ConfigFile says which configuration runs.
@@ -204,9 +225,13 @@ type Event struct {
 	Time    time.Time `json:"time"`
 	Service string    `json:"service,omitempty"`
 	Backend string    `json:"backend,omitempty"`
+	Group   string    `json:"group,omitempty"` // of addresses
 
 	*ConnectionEnd `json:",omitempty"`
 	*Change        `json:",omitempty"`
+
+	// Role is what became of this node's role for a group.
+	Role *RoleChange `json:"role,omitempty"`
 
 	// Count says how many events were lost, or how many clients it is about.
 	Count uint64 `json:"count,omitempty"`
@@ -222,6 +247,8 @@ const (
 	EventLimit      = "limit"      // a limit was reached, or is no longer: Change
 	EventNode       = "node"       // the node started, or stops: Change
 	EventLost       = "lost"       // events are missing here: Count
+	EventAddress    = "address"    // the role of this node for a group changed: Role; or something was noticed about it: Change
+	EventPair       = "pair"       // the link to the other node is up, in sync or down, or what it says differs: Change
 )
 
 // ConnectionEnd is how a connection ended.
@@ -244,7 +271,7 @@ type ConnectionEnd struct {
 // Change is what became of something.
 type Change struct {
 	Address string `json:"address,omitempty"` // of a backend
-	State   string `json:"state"`             // of a backend "up", "down", "drain", "added", "removed", "changed", "reset"; of a service the same, but for "drain"; of a reload "taken", "refused"; of a limit its name; of a reset "reset"; of a node "started", "stopping"
+	State   string `json:"state"`             // of a backend "up", "down", "drain", "added", "removed", "changed", "reset"; of a service the same, but for "drain"; of a reload "taken", "refused"; of a limit its name; of a reset "reset"; of a node "started", "stopping"; of a pair "synced", "syncing", "down", "stranger", "configuration"; of a group a problem code, or its end "well"
 	Reason  string `json:"reason,omitempty"`  // why, for a person
 	ByHand  string `json:"by_hand,omitempty"` // who did it by command
 	Weight  *int   `json:"weight,omitempty"`  // the new one, where that changed

@@ -69,10 +69,14 @@ func (k *checker) check() {
 	}
 	k.checkAdmin()
 	names := make(map[string]string)
-	if at, ok := k.is("services"); ok && len(k.Services) == 0 {
+	if at, ok := k.is("services"); ok && len(k.Services) == 0 && len(k.Addresses) == 0 {
 		k.bad(at, "services", "there is no service; add one: name, listen and backends")
+	} else if at, ok := k.is("addresses"); ok && len(k.Services) == 0 && len(k.Addresses) == 0 {
+		k.bad(at, "addresses", "there is nothing to do: neither an address nor a service; add one")
 	}
 	k.own("admin.socket", Address{Path: k.Admin.Socket})
+	k.checkPair()
+	k.checkGroups()
 	k.next = make(map[int][]hop)
 	for i := range k.Services {
 		path := fmt.Sprintf("services[%d]", i)
@@ -568,22 +572,10 @@ func (k *checker) checkExchange(path string, e *ExchangeCheck) {
 
 func (k *checker) checkCommand(path string, c *CommandCheck) {
 	if _, ok := k.is(path + ".argv"); ok {
-		switch first := path + ".argv[0]"; {
-		case len(c.Argv) == 0:
+		if len(c.Argv) == 0 {
 			k.report(path+".argv", "the list is empty; say which program to run")
-		case k.at[first] == Position{}:
-		case c.Argv[0] == "":
-			k.report(first, "the program's name is empty; say which program to run")
-		case strings.Contains(c.Argv[0], "/") && !filepath.IsAbs(c.Argv[0]):
-			k.wrong(first, relative(c.Argv[0]))
-		case len(c.Argv) == 1 && strings.Contains(c.Argv[0], " "):
-			k.report(first, "%s has spaces, and no shell takes it apart; write each argument by itself: [%s]", quote(c.Argv[0]), strings.Join(strings.Fields(printable(c.Argv[0])), ", "))
 		}
-		for i, a := range c.Argv {
-			if strings.ContainsRune(a, 0) {
-				k.report(fmt.Sprintf("%s.argv[%d]", path, i), "an argument cannot have a NUL in it; leave it out")
-			}
-		}
+		k.checkArgv(path+".argv", c.Argv)
 	}
 	if _, ok := k.is(path + ".user"); ok {
 		switch {
@@ -591,6 +583,24 @@ func (k *checker) checkCommand(path string, c *CommandCheck) {
 			k.report(path+".user", "it is empty; name a user, or leave it out for the node's own")
 		case strings.ContainsFunc(c.User, func(r rune) bool { return r <= ' ' || r == ':' || r == '/' || control(r) }):
 			k.report(path+".user", "%s is no name of a user; write one as `getent passwd` lists it", quote(c.User))
+		}
+	}
+}
+
+// checkArgv checks a program and its arguments.
+func (k *checker) checkArgv(path string, argv []string) {
+	switch first := path + "[0]"; {
+	case len(argv) == 0 || k.at[first] == Position{}:
+	case argv[0] == "":
+		k.report(first, "the program's name is empty; say which program to run")
+	case strings.Contains(argv[0], "/") && !filepath.IsAbs(argv[0]):
+		k.wrong(first, relative(argv[0]))
+	case len(argv) == 1 && strings.Contains(argv[0], " "):
+		k.report(first, "%s has spaces, and no shell takes it apart; write each argument by itself: [%s]", quote(argv[0]), strings.Join(strings.Fields(printable(argv[0])), ", "))
+	}
+	for i, a := range argv {
+		if strings.ContainsRune(a, 0) {
+			k.report(fmt.Sprintf("%s[%d]", path, i), "an argument cannot have a NUL in it; leave it out")
 		}
 	}
 }

@@ -15,8 +15,16 @@ type Config struct {
 	// The node's name, in status, events and metrics. Two nodes need two names.
 	Node string `yaml:"node" unset:"host name"`
 
-	// Where clients connect, and who serves them.
-	Services []Service `yaml:"services" required:"true"`
+	// The link to the node that backs this one. Leave it out for a single node.
+	Pair *Pair `yaml:"pair"`
+
+	// Groups of virtual IP addresses that one node at a time owns. A group moves
+	// as one.
+	Addresses []AddressGroup `yaml:"addresses"`
+
+	// Where clients connect, and who serves them. It may be left out where there
+	// are addresses: a node may own addresses for other programs.
+	Services []Service `yaml:"services" without:"addresses"`
 
 	// The socket on which the commands talk to the node.
 	Admin Admin `yaml:"admin"`
@@ -36,6 +44,124 @@ type Config struct {
 	File, Digest string `yaml:"-"`
 
 	places *decoder // where everything stands; nil for a Config that was not parsed
+}
+
+// Pair is the link to the node that backs this one. It carries what the other
+// node must know, with mutual TLS; it never carries traffic of clients.
+type Pair struct {
+	// Where this node awaits the other: ADDRESS:PORT or [IPv6]:PORT, an address of
+	// its own that never moves. It cannot be changed by a reload.
+	Listen Address `yaml:"listen" required:"true" address:"pair"`
+
+	// Where the other node listens. It is an address, never a name: what a name
+	// server says must not decide who owns an address.
+	Peer Address `yaml:"peer" required:"true" address:"pair"`
+
+	// The directory with the keys of both nodes, as holdfast pair init makes it.
+	Keys string `yaml:"keys" default:"/etc/holdfast/pair"`
+
+	// An address that answers ARP or neighbour solicitations on the network of a
+	// group, normally the gateway. A node that reaches neither the other node nor
+	// the witness gives its addresses up before the other node may take them; a
+	// node that does not reach it takes none. With a live peer losing it does
+	// nothing.
+	Witness netip.Addr `yaml:"witness" unset:"none"`
+}
+
+// AddressGroup is a group of virtual IP addresses that move together.
+type AddressGroup struct {
+	// The group's name, unique in the file and equal on both nodes: in commands,
+	// events and metrics.
+	Name string `yaml:"name" required:"true"`
+
+	// The interface that has the addresses while this node owns them, and where
+	// they are announced. Only its own MAC address is used.
+	Interface string `yaml:"interface" required:"true"`
+
+	// The addresses with the length of their network, as 10.0.0.100/24 or
+	// 2001:db8::100/64; both families may be mixed.
+	Addresses []netip.Prefix `yaml:"addresses" required:"true" prefix:"address"`
+
+	// How the nodes agree on who owns the group: VRRP version 3 (RFC 9568).
+	// Without it this node owns the addresses whenever it is well.
+	VRRP *VRRP `yaml:"vrrp"`
+
+	// What must be well, besides the interface itself, for this node to own the
+	// group.
+	Track Track `yaml:"track"`
+
+	// Commands that are run when the role of this node changes.
+	Notify Notify `yaml:"notify"`
+}
+
+// VRRP is how the nodes agree on who owns a group.
+type VRRP struct {
+	// The virtual router's id, equal on both nodes, and on no other pair of the
+	// same network. It has no default: two pairs that both left it out would fight.
+	ID int `yaml:"id" required:"true" min:"1" max:"255"`
+
+	// Of two nodes that are well, and start at the same time, the one with the
+	// larger priority owns the group; equal ones are decided by the larger address.
+	// 255 is what RFC 9568 gives the owner of a real address; here it wins every
+	// tie, and starts as backup like every other.
+	Priority int `yaml:"priority" default:"200" min:"1" max:"255"`
+
+	// How often the owner sends an advert: a multiple of 10ms, equal on both nodes.
+	// The other node takes over after three intervals of silence, and up to one
+	// more, the smaller its priority.
+	Interval time.Duration `yaml:"interval" default:"100ms" min:"10ms" max:"40s"`
+
+	// Takes the group back from a node with a smaller priority, once this node is
+	// well and in sync. From our own peer it is a planned takeover.
+	Preempt bool `yaml:"preempt" default:"false"`
+
+	// How long this node must have been well and in sync before it preempts.
+	PreemptDelay time.Duration `yaml:"preempt_delay" default:"0s" min:"1ms" max:"24h" zero:"at once"`
+
+	// Sends adverts to these addresses instead of the multicast group, and takes
+	// them from these only. A group with both families needs a peer of each.
+	Peers []netip.Addr `yaml:"peers" unset:"multicast"`
+}
+
+// Track is what must be well for a node to own a group.
+type Track struct {
+	// Other interfaces that must be up and have a carrier. The group's own is
+	// always watched.
+	Interfaces []string `yaml:"interfaces" unset:"none"`
+
+	// A program and its arguments, no shell, that ends with status 0 while this
+	// node may own the group. It is killed, and has failed, when it takes longer
+	// than the interval. It finds the group in HOLDFAST_GROUP, and the role that
+	// this node has in HOLDFAST_ROLE.
+	Command []string `yaml:"command" unset:"none"`
+
+	// From the start of one run of the command to the start of the next.
+	Interval time.Duration `yaml:"interval" default:"1s" min:"10ms" max:"1h"`
+
+	// So many failures in a row, and the node gives the group up.
+	Fall int `yaml:"fall" default:"3" min:"1" max:"1000"`
+
+	// So many successes in a row, and it may own the group again.
+	Rise int `yaml:"rise" default:"2" min:"1" max:"1000"`
+}
+
+// Notify are commands that are run when the role of this node changes. They find
+// the group in HOLDFAST_GROUP, its addresses in HOLDFAST_ADDRESSES, its interface
+// in HOLDFAST_INTERFACE, the role in HOLDFAST_ROLE, the one before in
+// HOLDFAST_BEFORE, the cause in HOLDFAST_CAUSE and the epoch in HOLDFAST_EPOCH.
+// No takeover waits for them, and two of one group never run at once: the last
+// role is always told.
+type Notify struct {
+	// The program and its arguments, no shell, that is run once this node owns the
+	// addresses.
+	Active []string `yaml:"active" unset:"none"`
+
+	// The one that is run once this node is backup: at the start, and when it has
+	// given the addresses up.
+	Backup []string `yaml:"backup" unset:"none"`
+
+	// The one that is run once this node cannot own the addresses.
+	Fault []string `yaml:"fault" unset:"none"`
 }
 
 // Service is where clients connect, with its backends and its policies.

@@ -297,7 +297,7 @@ func TestSchema(t *testing.T) {
 		if k.Required && (k.Default != "" || k.Unset != "") || !k.Required && !mapping && k.Default == "" && k.Unset == "" {
 			t.Errorf("%s: required %v, default %q, unset %q", k.Path, k.Required, k.Default, k.Unset)
 		}
-		if k.Required && missing[k.Struct+"."+k.Field] == "" {
+		if (k.Required || k.Without != "") && missing[k.Struct+"."+k.Field] == "" {
 			t.Errorf("%s: nothing says how to add it when it is missing", k.Path)
 		}
 		if k.Type == "one of" && len(k.Enum) < 2 {
@@ -392,7 +392,7 @@ func TestHints(t *testing.T) {
 	}
 	for name := range missing {
 		s, f, _ := strings.Cut(name, ".")
-		if !slices.ContainsFunc(structs[s], func(g field) bool { return g.Name == f && g.required() }) {
+		if !slices.ContainsFunc(structs[s], func(g field) bool { return g.Name == f && (g.required() || g.Tag.Get("without") != "") }) {
 			t.Errorf("%s is not required, and cannot be missing", name)
 		}
 	}

@@ -82,7 +82,7 @@ func (d *decoder) mapping(path string, n *node, v reflect.Value) {
 		d.value(p, e.value, v.FieldByIndex(all[i].index), &all[i])
 	}
 	for _, f := range all {
-		if known && f.required() && !seen[f.name] {
+		if without := f.Tag.Get("without"); known && !seen[f.name] && (f.required() || without != "" && !seen[without]) {
 			d.bad(n.at, path, "`%s` is missing; %s", f.name, missing[f.owner.Name()+"."+f.Name])
 		}
 	}
@@ -90,13 +90,19 @@ func (d *decoder) mapping(path string, n *node, v reflect.Value) {
 
 // missing says how to add what must be there.
 var missing = map[string]string{
-	"Config.Services":      "it is where clients connect: a list of name, listen and backends",
-	"Service.Name":         "give the service a name of its own, as `name: web`",
-	"Service.Listen":       "say where clients connect, as `listen: 10.0.0.100:80`",
-	"Service.Backends":     "say who serves the clients, as `backends: [{address: \"10.0.0.21:80\"}]`, or `[]` for nobody yet",
-	"Backend.Address":      "say where the backend is, as `address: 10.0.0.21:80`",
-	"ExchangeCheck.Expect": "say what a healthy backend answers, as `expect: \"+PONG\"`, or use `tcp: {}`",
-	"CommandCheck.Argv":    "say which program to run, as `argv: [/usr/local/bin/check, now]`",
+	"Config.Services":        "it is where clients connect: a list of name, listen and backends; or add `addresses` that this node shall own",
+	"Pair.Listen":            "say where this node awaits the other, as `listen: 10.0.0.11:7420`",
+	"Pair.Peer":              "say where the other node listens, as `peer: 10.0.0.12:7420`",
+	"AddressGroup.Name":      "give the group a name of its own, as `name: front`",
+	"AddressGroup.Interface": "say which interface has the addresses, as `interface: eth0`",
+	"AddressGroup.Addresses": "say which addresses move, as `addresses: [10.0.0.100/24]`",
+	"VRRP.ID":                "give both nodes the same number, which no other pair of this network has, as `id: 51`",
+	"Service.Name":           "give the service a name of its own, as `name: web`",
+	"Service.Listen":         "say where clients connect, as `listen: 10.0.0.100:80`",
+	"Service.Backends":       "say who serves the clients, as `backends: [{address: \"10.0.0.21:80\"}]`, or `[]` for nobody yet",
+	"Backend.Address":        "say where the backend is, as `address: 10.0.0.21:80`",
+	"ExchangeCheck.Expect":   "say what a healthy backend answers, as `expect: \"+PONG\"`, or use `tcp: {}`",
+	"CommandCheck.Argv":      "say which program to run, as `argv: [/usr/local/bin/check, now]`",
 }
 
 // value fills v, the value of a key, from n.
@@ -224,8 +230,16 @@ func setScalar(v reflect.Value, f *field, text string) error {
 	case *Address:
 		return setAddress(to, f, text)
 	case *netip.Prefix:
-		p, err := network(text)
+		understand := network
+		if f.Tag.Get("prefix") == "address" {
+			understand = ownAddress
+		}
+		p, err := understand(text)
 		*to = p
+		return err
+	case *netip.Addr:
+		a, err := plainAddress(text)
+		*to = a
 		return err
 	case encoding.TextUnmarshaler:
 		return to.UnmarshalText([]byte(text))
@@ -263,6 +277,8 @@ func setAddress(to *Address, f *field, text string) (err error) {
 		*to = Address{}
 	case f.Tag.Get("address") == "listen":
 		*to, err = ParseListen(text)
+	case f.Tag.Get("address") == "pair":
+		*to, err = parseNode(text)
 	default:
 		*to, err = ParseBackendAddress(text)
 	}

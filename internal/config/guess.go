@@ -9,7 +9,6 @@ import (
 
 // later are the keys that a later version will know, by the mapping they are in.
 var later = map[string][]string{
-	"Config":  {"pair", "addresses"},
 	"Service": {"waiting", "hold", "rehome", "client_address", "sources", "accept_proxy", "send_proxy", "keepalive"},
 }
 
@@ -18,8 +17,24 @@ var later = map[string][]string{
 var synonyms = map[string]map[string]string{
 	"Config": {
 		"service": "services", "listeners": "services", "frontends": "services", "servers": "services", "name": "node", "hostname": "node",
+		"peer": "pair", "cluster": "pair", "vip": "addresses", "vips": "addresses", "address": "addresses", "groups": "addresses", "vrrp": "addresses", "vrrp_instance": "addresses",
 		"socket": "admin", "prometheus": "metrics", "logging": "log", "logs": "log", "dirs": "directories", "directory": "directories",
 	},
+	"Pair": {
+		"address": "listen", "bind": "listen", "local": "listen", "remote": "peer", "other": "peer", "peers": "peer",
+		"key": "keys", "tls": "keys", "certificates": "keys", "gateway": "witness", "quorum": "witness",
+	},
+	"AddressGroup": {
+		"address": "addresses", "ips": "addresses", "vips": "addresses", "virtual_ipaddress": "addresses", "dev": "interface", "iface": "interface", "nic": "interface",
+		"id": "vrrp", "virtual_router_id": "vrrp", "vrid": "vrrp", "priority": "vrrp", "peers": "vrrp", "preempt": "vrrp",
+		"check": "track", "health": "track", "track_script": "track", "track_interface": "track", "command": "track", "hooks": "notify", "scripts": "notify",
+	},
+	"VRRP": {
+		"vrid": "id", "virtual_router_id": "id", "router_id": "id", "prio": "priority", "advert_int": "interval", "advertisement_interval": "interval", "nopreempt": "preempt",
+		"peer": "peers", "unicast_peer": "peers", "unicast": "peers", "delay": "preempt_delay",
+	},
+	"Track":  {"interface": "interfaces", "nics": "interfaces", "script": "command", "argv": "command", "exec": "command", "every": "interval"},
+	"Notify": {"master": "active", "notify_master": "active", "notify_backup": "backup", "notify_fault": "fault", "standby": "backup", "up": "active", "down": "backup"},
 	"Service": {
 		"backend": "backends", "server": "backends", "servers": "backends", "upstream": "backends", "upstreams": "backends", "targets": "backends", "real_server": "backends",
 		"bind": "listen", "address": "listen", "addresses": "listen", "port": "listen", "listeners": "listen", "virtual_server": "listen",

@@ -19,6 +19,7 @@ type Key struct {
 	Default  string   // what holds without the key, as in the file; "" where there is no such value
 	Unset    string   // the same in words, where no value stands for it: the backend's
 	Required bool     // there is no default: the key must be there
+	Without  string   // the key must be there unless this one is, beside it; "" where it need not be
 	Min, Max string   // bounds, both allowed; "" for none
 	Zero     string   // what 0 means, where it means something of its own; allowed besides Min..Max
 	Enum     []string // the words that are allowed; nil for any
@@ -37,15 +38,18 @@ func keys(prefix string, t reflect.Type) []Key {
 	for _, f := range fields(t) {
 		k := Key{
 			Path: prefix + f.name, Type: words(f.Type),
-			Default: f.Tag.Get("default"), Unset: f.Tag.Get("unset"), Required: f.required(),
+			Default: f.Tag.Get("default"), Unset: f.Tag.Get("unset"), Required: f.required(), Without: f.Tag.Get("without"),
 			Min: f.Tag.Get("min"), Max: f.Tag.Get("max"), Zero: f.Tag.Get("zero"), Enum: f.enum(),
 			Struct: f.owner.Name(), Field: f.Name,
 		}
 		if k.Enum != nil {
 			k.Type = "one of"
 		}
-		if f.Type == reflect.TypeFor[[]Address]() {
+		switch {
+		case f.Type == reflect.TypeFor[[]Address]():
 			k.Type = "address, or list of addresses"
+		case f.Tag.Get("prefix") == "address":
+			k.Type = "list of addresses with a length"
 		}
 		all = append(all, k)
 		if inner, list := structOf(f.Type); inner != nil {
@@ -109,7 +113,7 @@ func fields(t reflect.Type) []field {
 // other values.
 func structOf(t reflect.Type) (inner reflect.Type, list bool) {
 	switch t {
-	case reflect.TypeFor[Address](), reflect.TypeFor[netip.Prefix]():
+	case reflect.TypeFor[Address](), reflect.TypeFor[netip.Prefix](), reflect.TypeFor[netip.Addr]():
 		return nil, false
 	}
 	switch t.Kind() {
@@ -134,6 +138,8 @@ func words(t reflect.Type) string {
 		return "address"
 	case reflect.TypeFor[netip.Prefix]():
 		return "network"
+	case reflect.TypeFor[netip.Addr]():
+		return "IP address"
 	case reflect.TypeFor[Mode]():
 		return "mode"
 	case reflect.TypeFor[balance.Policy]():
@@ -144,8 +150,8 @@ func words(t reflect.Type) string {
 		return words(t.Elem())
 	case reflect.Slice:
 		one := words(t.Elem())
-		if one == "address" {
-			return "list of addresses"
+		if strings.HasSuffix(one, "address") {
+			return "list of " + one + "es"
 		}
 		return "list of " + one + "s"
 	case reflect.Int:
