@@ -39,6 +39,7 @@ var capabilityNames = map[int]string{
 	CapFowner: "CAP_FOWNER", CapKill: "CAP_KILL", CapSetGID: "CAP_SETGID", CapSetUID: "CAP_SETUID",
 	CapNetBindService: "CAP_NET_BIND_SERVICE", CapSysPtrace: "CAP_SYS_PTRACE",
 	unix.CAP_NET_ADMIN: "CAP_NET_ADMIN", unix.CAP_NET_RAW: "CAP_NET_RAW", unix.CAP_SYS_ADMIN: "CAP_SYS_ADMIN",
+	unix.CAP_SYS_NICE: "CAP_SYS_NICE", unix.CAP_IPC_LOCK: "CAP_IPC_LOCK",
 }
 
 // String names them in the order of their numbers, with spaces between; one that
@@ -98,6 +99,12 @@ func HeldCapabilities() (held, ambient Capabilities, err error) {
 		}
 	}
 	return held, ambient, nil
+}
+
+// effective says whether this thread may use a capability now.
+func effective(number int) bool {
+	var w capabilityWords
+	return w.get() == nil && w[number/32].Effective&(1<<(number%32)) != 0
 }
 
 // KeepCapabilities drops what is not in keep from the effective, permitted and
