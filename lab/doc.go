@@ -23,6 +23,11 @@
 // monotonic clock reading (CLOCK_MONOTONIC). [Host.Die], [Host.Mute],
 // [Link.Block] and [Link.SetLoss] act by a word in memory that a small eBPF
 // program on the switch port looks at: they hold from one frame to the next.
+// [Lab.Lose] does the same to chosen kinds of frames between two given hosts: the
+// adverts of VRRP alone, one TCP port alone, ARP, gratuitous ARP.
+//
+// [Lab.Watch] sees everything that passes a switch and says who has an address,
+// each frame with the cable it came from.
 //
 // # Leaving nothing behind
 //

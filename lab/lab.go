@@ -90,7 +90,7 @@ func Start(ctx context.Context, t Topology, o Options) (l *Lab, err error) {
 		}
 	}()
 	began := time.Now()
-	if l.words, err = sys.NewSharedArray(max(1, len(t.Links)) * wordsPerLink); err != nil {
+	if l.words, err = sys.NewSharedArray(max(1, gateWords(len(t.Links)))); err != nil {
 		return l, err
 	}
 	if l.stamps, err = sys.KeepTimestamps(); err != nil {
@@ -103,7 +103,7 @@ func Start(ctx context.Context, t Topology, o Options) (l *Lab, err error) {
 		if err := ctx.Err(); err != nil {
 			return l, err
 		}
-		if err := l.addLink(i, spec, o.Seed); err != nil {
+		if err := l.addLink(i, spec, o.Seed, len(t.Links)); err != nil {
 			return l, fmt.Errorf("link of %s to %s: %w", spec.Host, spec.Switch, err)
 		}
 	}
@@ -177,7 +177,7 @@ func (s *swtch) open() (err error) {
 	return nil
 }
 
-func (l *Lab) addLink(id int, spec LinkSpec, seed uint64) error {
+func (l *Lab) addLink(id int, spec LinkSpec, seed uint64, links int) error {
 	k := &Link{
 		lab: l, spec: spec, id: id, host: l.hosts[spec.Host], sw: l.switches[spec.Switch],
 		mac:      net.HardwareAddr{0x02, 0x77, 0, 0, byte((id + 1) >> 8), byte(id + 1)},
@@ -205,7 +205,7 @@ func (l *Lab) addLink(id int, spec LinkSpec, seed uint64) error {
 	if err := errors.Join(k.host.nl.SetState(k.index, true), nl.SetState(k.port, true)); err != nil {
 		return err
 	}
-	return k.attachGates(seed)
+	return k.attachGates(seed, links)
 }
 
 func (k *Link) makeVeth() error {

@@ -29,6 +29,10 @@ type Size struct {
 	FarClients int // "far1" ..., behind the host "router"; at most 99
 	Nodes      int // "node1" ..., the load balancers; at most 9
 	Backends   int // "backend1" ..., at most 79
+
+	// PairLink gives the nodes a network of their own, on the switch "pair",
+	// where nobody else is; it is each node's last link.
+	PairLink bool
 }
 
 // The layouts' networks. The last number of a host's address is the same in
@@ -44,7 +48,12 @@ const (
 	front = 77 // 10.77.0.0/24 and fd77::/64: switch "front"
 	far   = 78 // 10.78.0.0/24 and fd78::/64: switch "far", behind the router
 	back  = 79 // 10.79.0.0/24 and fd79::/64: switch "back", only in TwoArm
+	pair  = 80 // 10.80.0.0/24 and fd80::/64: switch "pair", only with PairLink
 )
+
+// PairAddress gives the address of node number n, counted from 1, on the nodes'
+// own network, see [Size.PairLink].
+func PairAddress(f Family, n int) netip.Prefix { return number(f, pair, 10+n) }
 
 // Address gives the address with number n on the front network of the ready
 // layouts: 10.77.0.n or fd77::n, with the length of the network. Numbers 100
@@ -103,11 +112,17 @@ func layout(s Size, twoArm bool) (Topology, error) {
 	for i := range s.Clients {
 		add(fmt.Sprintf("client%d", i+1), 101+i, front, "front")
 	}
+	if s.PairLink {
+		t.Switches = append(t.Switches, "pair")
+	}
 	for i := range s.Nodes {
 		name := fmt.Sprintf("node%d", i+1)
 		add(name, 11+i, front, "front")
 		if twoArm {
 			add(name, 11+i, back, "back")
+		}
+		if s.PairLink {
+			add(name, 11+i, pair, "pair")
 		}
 	}
 	for i := range s.Backends {

@@ -130,3 +130,25 @@ func TestLayoutAddresses(t *testing.T) {
 		t.Error("an address that is to be free is used")
 	}
 }
+
+// With PairLink the nodes have a network that nobody else is on.
+func TestPairLink(t *testing.T) {
+	top := must(TwoArm(Size{Clients: 1, Nodes: 2, Backends: 1, PairLink: true}))(t)
+	on := map[string]string{}
+	for _, l := range top.interfaceNames() {
+		if l.Switch == "pair" {
+			on[l.Host] = l.Interface
+			for i, f := range families {
+				if want := PairAddress(f, len(on)); l.Addresses[i] != want {
+					t.Errorf("%s has %v, want %v", l.Host, l.Addresses[i], want)
+				}
+			}
+		}
+	}
+	if len(on) != 2 || on["node1"] != "eth2" || on["node2"] != "eth2" {
+		t.Errorf("on the nodes' own network: %v", on)
+	}
+	if err := top.Validate(); err != nil {
+		t.Error(err)
+	}
+}

@@ -85,7 +85,7 @@ const _ = uint(unsafe.Sizeof(uintptr(0)) - 8)
 // LoadClassifier loads a program that judges frames (BPF_PROG_TYPE_SCHED_CLS).
 func LoadClassifier(name string, insns []BPFInsn) (*os.File, error) {
 	license := []byte("Dual MIT/GPL\x00")
-	log := make([]byte, 4096)
+	log := make([]byte, 64<<10)
 	attr := struct {
 		progType, insnCnt                      uint32
 		insns, license                         unsafe.Pointer
@@ -97,11 +97,13 @@ func LoadClassifier(name string, insns []BPFInsn) (*os.File, error) {
 	}{
 		progType: unix.BPF_PROG_TYPE_SCHED_CLS, insnCnt: uint32(len(insns)),
 		insns: unsafe.Pointer(&insns[0]), license: unsafe.Pointer(&license[0]),
-		// The verifier's words, in case it refuses.
-		logLevel: 1, logSize: uint32(len(log)), logBuf: unsafe.Pointer(&log[0]),
 	}
 	copy(attr.name[:15], name)
 	fd, err := bpf(unix.BPF_PROG_LOAD, unsafe.Pointer(&attr), unsafe.Sizeof(attr))
+	if err != nil { // again, for what the verifier has to say
+		attr.logLevel, attr.logSize, attr.logBuf = 1, uint32(len(log)), unsafe.Pointer(&log[0])
+		fd, err = bpf(unix.BPF_PROG_LOAD, unsafe.Pointer(&attr), unsafe.Sizeof(attr))
+	}
 	if err != nil {
 		return nil, fmt.Errorf("load eBPF program %s: %w: %s", name, err, unix.ByteSliceToString(log))
 	}
