@@ -161,6 +161,8 @@ var edges = []edge{
 // testEdges lists what only tests import.
 var testEdges = []edge{
 	{"internal/cli", "lab/programs", "the relay is tried between real servers and their own load generators"},
+	{"relay", "internal/netnstest", "addresses that come and go"},
+	{"relay", "internal/rtnl", "addresses that come and go"},
 	{"internal/api", "relay", "ends of connections, for streams of events"},
 	{"internal/metrics", "relay", "every cause of an end is one that metrics list"},
 	{"internal/rtnl", "internal/netnstest", "its calls are tried on a real kernel, where they can do no harm"},

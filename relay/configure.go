@@ -159,7 +159,7 @@ func (r *Relay) plan(options []ServiceOptions) (_ *plan, err error) {
 			if pl.listeners[j] != nil {
 				continue
 			}
-			ln, err := bindListener(a)
+			ln, err := bindListener(a, pl.options.floats(a))
 			if err != nil {
 				errs = append(errs, r.explainOverlap(a, err))
 				continue
@@ -273,11 +273,11 @@ func (s *Service) configure(now ServiceOptions) (later func()) {
 	return func() { s.each(changeStep, func(p *pair) { p.adopt(old, &now) }) }
 }
 
-// bindAll makes a socket for each address, or none.
-func (r *Relay) bindAll(addresses []Address) ([]*listener, error) {
+// bindAll makes a socket for each address of a service, or none.
+func (r *Relay) bindAll(opts *ServiceOptions) ([]*listener, error) {
 	var listeners []*listener
-	for _, a := range addresses {
-		ln, err := bindListener(a)
+	for _, a := range opts.Listen {
+		ln, err := bindListener(a, opts.floats(a))
 		if err != nil {
 			closeAll(listeners)
 			return nil, err

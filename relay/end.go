@@ -48,12 +48,14 @@ const (
 	CauseUnreachable                  // every backend refused or timed out
 	CauseNotAllowed                   // the client's address is not in Allow
 	CauseResources                    // the machine lacked something: descriptors, source ports, memory
+	CauseAddress                      // the address that the client had connected to left this machine: ResetAddresses
 )
 
 var causeNames = [...]string{
 	CauseClosed: "closed", CauseReset: "reset", CauseDeadPeer: "dead_peer", CauseBackendDown: "backend_down",
 	CauseIdle: "idle_timeout", CauseDrained: "drained", CauseOperator: "operator", CauseShutdown: "shutdown",
 	CauseNoBackend: "no_backend", CauseUnreachable: "unreachable", CauseNotAllowed: "not_allowed", CauseResources: "resources",
+	CauseAddress: "address",
 }
 
 // String returns the cause's name in events and metrics.

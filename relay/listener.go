@@ -30,15 +30,15 @@ type listener struct {
 	closed  chan struct{}
 }
 
-// bindListener makes a socket that is bound and does not listen yet. An error
-// is a [*ListenError].
-func bindListener(a Address) (*listener, error) {
+// bindListener makes a socket that is bound and does not listen yet; floating
+// says that its address need not be here. An error is a [*ListenError].
+func bindListener(a Address, floating bool) (*listener, error) {
 	fd, errno := sys.Socket(a.ip.Addr())
 	if errno != 0 {
 		return nil, &ListenError{Address: a, Err: os.NewSyscallError("socket", errno)}
 	}
 	ln := &listener{fd: fd, asked: a, addr: a, closed: make(chan struct{})}
-	err := prepareListener(fd, a)
+	err := prepareListener(fd, a, floating)
 	if err == nil {
 		if a.IsUnix() {
 			ln.file, err = os.Lstat(a.path)
@@ -55,7 +55,7 @@ func bindListener(a Address) (*listener, error) {
 	return ln, nil
 }
 
-func prepareListener(fd int, a Address) error {
+func prepareListener(fd int, a Address, floating bool) error {
 	if !a.IsUnix() {
 		if errno := sys.SetReuseAddr(fd); errno != 0 {
 			return os.NewSyscallError("setsockopt SO_REUSEADDR", errno)
@@ -66,6 +66,11 @@ func prepareListener(fd int, a Address) error {
 	if a.ip.Addr().Is6() {
 		if errno := sys.SetV6Only(fd); errno != 0 {
 			return os.NewSyscallError("setsockopt IPV6_V6ONLY", errno)
+		}
+	}
+	if floating {
+		if errno := sys.SetFreebind(fd, a.ip.Addr()); errno != 0 {
+			return os.NewSyscallError("setsockopt IP_FREEBIND", errno)
 		}
 	}
 	return sys.Bind(fd, a.ip, a.path)

@@ -380,7 +380,7 @@ func TestAcceptFailures(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer r.Close()
-		ln, err := bindListener(MustParseAddress(host + ":0")) // and does not listen
+		ln, err := bindListener(MustParseAddress(host+":0"), false) // and does not listen
 		if err != nil {
 			t.Fatal(err)
 		}

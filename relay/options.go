@@ -169,6 +169,11 @@ type ServiceOptions struct {
 	// unspecified IPv6 address takes IPv6 clients only.
 	Listen []Address
 
+	// Floating are addresses that may come to this machine and leave it again, as
+	// those of a pair do: a listener on one of them is bound whether or not it
+	// is here, so that the first client finds it. Without a zone.
+	Floating []netip.Addr
+
 	// Balance chooses among the backends. The zero value is least connections.
 	Balance balance.Policy
 
@@ -271,7 +276,13 @@ func (o ServiceOptions) check() (ServiceOptions, error) {
 	}
 	// The caller may go on using its own.
 	o.Listen, o.Backends, o.Allow = slices.Clone(o.Listen), slices.Clone(o.Backends), slices.Clone(o.Allow)
+	o.Floating = slices.Clone(o.Floating)
 	return o, errors.Join(errs...)
+}
+
+// floats reports whether a is on an address that may not be here.
+func (o *ServiceOptions) floats(a Address) bool {
+	return !a.IsUnix() && slices.Contains(o.Floating, a.ip.Addr().WithZone(""))
 }
 
 func (b Backend) check() error {

@@ -198,7 +198,7 @@ func (r *Relay) Listen(opts ServiceOptions) (_ *Service, err error) {
 	if opts.Name != "" && r.serviceNamed(opts.Name) != nil {
 		return nil, fmt.Errorf("relay: ServiceOptions.Name: there is a service named %s", opts.Name)
 	}
-	listeners, err := r.bindAll(opts.Listen)
+	listeners, err := r.bindAll(&opts)
 	if err != nil {
 		return nil, err
 	}

@@ -170,6 +170,15 @@ func LocalAddr(fd int) (netip.AddrPort, error) {
 	return addrPort(&rsa), nil
 }
 
+// SetFreebind lets a socket be bound to an address of addr's family that this
+// machine does not have, or not yet (IP_FREEBIND, IPV6_FREEBIND).
+func SetFreebind(fd int, addr netip.Addr) syscall.Errno {
+	if addr.Is6() {
+		return setInt(fd, unix.IPPROTO_IPV6, unix.IPV6_FREEBIND, 1)
+	}
+	return setInt(fd, unix.IPPROTO_IP, unix.IP_FREEBIND, 1)
+}
+
 func setInt(fd, level, opt, value int) syscall.Errno {
 	v := int32(value)
 	_, _, e := syscall.RawSyscall6(unix.SYS_SETSOCKOPT, uintptr(fd), uintptr(level), uintptr(opt), uintptr(unsafe.Pointer(&v)), 4, 0)
