@@ -42,6 +42,7 @@ var packages = map[string]int{
 
 	"vrrp": 1,
 
+	"announce":        10,
 	"balance":         10,
 	"internal/gate":   10,
 	"internal/config": 12,
