@@ -69,22 +69,19 @@ const (
 	ProblemListenerGone  = "listener_gone"  // the file of a unix socket was removed or replaced: nobody can connect to it
 	ProblemEventsLost    = "events_lost"    // within the last minute events or log lines could not be written
 
-	ProblemAddressFault    = "address_fault"           // this node cannot own a group: its interface, what it tracks, or its engines are not well
-	ProblemAddressConflict = "address_conflict"        // another machine answers for an address, or has it as its own
-	ProblemAddressUnowned  = "address_unowned"         // this node is well, owns a group no more, and nobody else was heard to own it
-	ProblemAddressReleased = "address_released"        // a group was released by command, and no peer took it: nobody owns it until the next reload or start
-	ProblemForgedAdverts   = "forged_adverts"          // within the last minute adverts came from a host that is not the peer, or contradict the file
-	ProblemAdvertsLost     = "adverts_lost"            // the link says that the peer is active, and its adverts do not arrive
-	ProblemPairDown        = "pair_down"               // the link to the other node is down
-	ProblemPairSyncing     = "pair_syncing"            // the other node does not have everything yet
-	ProblemUnprotected     = "connections_unprotected" // connections that the other node could not tell, or carry on
-	ProblemConfiguration   = "configuration_differs"   // the two nodes' files differ where they must not
-	ProblemVersion         = "version_differs"         // the two nodes run different versions: one of them waits for its upgrade
-	ProblemWitness         = "witness_unreachable"     // the witness does not answer: this node takes no address over
-	ProblemElectorDown     = "elector_down"            // the process that owns the addresses does not answer
-	ProblemNoRealTime      = "no_real_time"            // that process has no real-time priority, or its memory is not locked: it may be late
-	ProblemNoLeaseGate     = "no_lease_gate"           // the kernel takes no program for the lease: a frozen owner answers until its addresses expire
-	ProblemNotify          = "notify_failed"           // the last notify command of a group failed
+	ProblemAddressFault    = "address_fault"         // this node cannot own a group: its interface, what it tracks, or its engines are not well
+	ProblemAddressConflict = "address_conflict"      // another host answers for an address that is this node's
+	ProblemAddressReleased = "address_released"      // a group was released by command, and nobody took it: nobody owns it until the next reload or start
+	ProblemForgedAdverts   = "forged_adverts"        // within the last minute adverts came from a host that is not the peer, or contradict the file
+	ProblemAdvertsLost     = "adverts_lost"          // the link says that the peer is active, and its adverts do not arrive
+	ProblemPairDown        = "pair_down"             // the link to the other node is down
+	ProblemPairSyncing     = "pair_syncing"          // the other node does not have everything yet
+	ProblemConfiguration   = "configuration_differs" // the two nodes' files differ where they must not
+	ProblemWitness         = "witness_unreachable"   // the witness does not answer: this node takes no address over
+	ProblemElectorDown     = "elector_down"          // the process that owns the addresses is not there
+	ProblemElector         = "elector"               // that process lacks something: a real-time priority, locked memory
+	ProblemNoLeaseGate     = "no_lease_gate"         // the kernel takes no program for the lease: a frozen owner answers until its addresses expire
+	ProblemNotify          = "notify_failed"         // the last notify command of a group failed
 )
 
 // ConfigFile says which configuration runs.

@@ -27,7 +27,8 @@ func TestClient(t *testing.T) {
 	me.UID, me.PID = uint32(os.Getuid()), os.Getpid()
 	by := me.String()
 
-	if st, err := r.client.Status(ctx); err != nil || st.Node != "a" || st.Problems == nil || st.Services[0].Backends == nil || st.Totals.ByCause == nil {
+	if st, err := r.client.Status(ctx); err != nil || st.Node != "a" || st.Problems == nil || st.Services[0].Backends == nil || st.Totals.ByCause == nil ||
+		st.Addresses[0].Present == nil || st.Addresses[0].Takeovers == nil || st.Pair.Differs == nil || st.Pair.Strangers == nil {
 		t.Errorf("Status: %+v, %v", st, err)
 	}
 	if l, err := r.client.Services(ctx, admin.Filter{Service: "s", Backend: "b", Limit: 1}); err != nil || len(l) != 2 || l[0].Name != "redis" {
@@ -38,6 +39,9 @@ func TestClient(t *testing.T) {
 	}
 	if c, err := r.client.Connections(ctx, admin.Filter{Client: "[fe80::1%eth0]:4711"}); err != nil || c.Matched != 9 || c.Connections == nil {
 		t.Errorf("Connections: %+v, %v", c, err)
+	}
+	if l, err := r.client.Addresses(ctx); err != nil || len(l) != 1 || l[0].Name != "front" || l[0].Track == nil {
+		t.Errorf("Addresses: %+v, %v", l, err)
 	}
 	if got, want := r.node.done(), "services {Service:s Backend:b Client: Limit:1}; backends {Service:s & t Backend: Client: Limit:0}; connections {Service: Backend: Client:[fe80::1%eth0]:4711 Limit:0}"; got != want {
 		t.Errorf("the node was asked\n%s, want\n%s", got, want)
@@ -66,6 +70,20 @@ func TestClient(t *testing.T) {
 		t.Errorf("ResetConnections: %+v, %v", n, err)
 	}
 	if got, want := r.node.done(), "reset {Service:s Backend: Client: Limit:0} [7 8] by "+by; got != want {
+		t.Errorf("the node was told %s, want %s", got, want)
+	}
+	for _, group := range []string{"front", "10.0.0.100", "2001:db8::100", "a/b", ".."} {
+		if a, err := r.client.Release(ctx, group); err != nil || a.Groups == nil {
+			t.Errorf("Release %s: %+v, %v", group, a, err)
+		}
+		if got, want := r.node.done(), fmt.Sprintf("release %q by %s", group, by); got != want {
+			t.Errorf("the node was told %s, want %s", got, want)
+		}
+	}
+	if a, err := r.client.ReleaseNode(ctx); err != nil || a.Groups == nil {
+		t.Errorf("ReleaseNode: %+v, %v", a, err)
+	}
+	if got, want := r.node.done(), `release "" by `+by; got != want {
 		t.Errorf("the node was told %s, want %s", got, want)
 	}
 	var metrics strings.Builder
@@ -108,7 +126,7 @@ func TestRequestsThatAreNotUnderstood(t *testing.T) {
 		want              string // part of the answer
 	}{
 		{"GET", "/v1/nothing", "", 404, `"code":"unknown","error":"this node (version 1.2.3) has no path /v1/nothing","remedy":"it has GET /v1/status, GET /v1/services,`},
-		{"GET", "/", "", 404, `POST /v1/connections/reset"`},
+		{"GET", "/", "", 404, `POST /v1/node/release"`},
 		{"POST", "/v1/status", "", 405, `/v1/status takes GET, not POST`},
 		{"GET", "/v1/reload", "", 405, `/v1/reload takes POST, not GET`},
 		{"DELETE", backend + "drain", "", 405, `takes POST, not DELETE`},
@@ -139,6 +157,12 @@ func TestRequestsThatAreNotUnderstood(t *testing.T) {
 		{"POST", backend + "weight", `{"weight":"3"}`, 400, `the field \"weight\" is a string, want a whole number`},
 		{"POST", backend + "weight", `{"weight":1.5}`, 400, `the field \"weight\" is a number 1.5, want a whole number`},
 		{"POST", backend + "weight?weight=1", ``, 400, `takes no query`},
+		{"GET", "/v1/addresses?service=a", "", 400, `/v1/addresses takes no query`},
+		{"POST", "/v1/addresses", "", 405, `/v1/addresses takes GET, not POST`},
+		{"GET", "/v1/node/release", "", 405, `/v1/node/release takes POST, not GET`},
+		{"POST", "/v1/node/release", `{"group":"a"}`, 400, `takes no body`},
+		{"POST", "/v1/addresses/front/release?now=1", "", 400, `takes no query`},
+		{"POST", "/v1/addresses/front/release", `{"to":"lb2"}`, 400, `takes no body`},
 		{"POST", "/v1/connections/reset", `{"ids":[-1]}`, 400, `want a whole number from 0`},
 		{"POST", "/v1/connections/reset", `{"id":7}`, 400, `does not know the field \"id\"; it knows \"ids\", \"service\", \"backend\", \"client\"`},
 	} {

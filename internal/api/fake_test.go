@@ -66,7 +66,7 @@ func (n *fakeNode) Status() admin.Status {
 	if n.panics {
 		panic("a fault")
 	}
-	return admin.Status{Node: "a", Version: "1.2.3", State: "well", Services: []admin.Service{{Name: "redis"}}}
+	return admin.Status{Node: "a", Version: "1.2.3", State: "well", Services: []admin.Service{{Name: "redis"}}, Addresses: []admin.AddressGroup{{Name: "front"}}, Pair: &admin.Pair{}}
 }
 
 func (n *fakeNode) Services(f admin.Filter) ([]admin.Service, error) {
@@ -109,6 +109,12 @@ func (n *fakeNode) ChangeBackend(service, backend string, c admin.BackendCommand
 
 func (n *fakeNode) ResetConnections(f admin.Filter, ids []uint64, by string) (int, error) {
 	return 2, n.note("reset %+v %v by %s", f, ids, by)
+}
+
+func (n *fakeNode) Addresses() []admin.AddressGroup { return []admin.AddressGroup{{Name: "front"}} }
+
+func (n *fakeNode) Release(_ context.Context, group, by string) (admin.ReleaseResult, error) {
+	return admin.ReleaseResult{}, n.note("release %q by %s", group, by)
 }
 
 func (n *fakeNode) Metrics() http.Handler {

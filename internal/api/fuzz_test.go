@@ -22,6 +22,7 @@ func FuzzRequest(f *testing.F) {
 	f.Add("GET", "/v1/connections", "service=a&client=10.0.0.0%2F8&limit=3", "")
 	f.Add("GET", "/v1/events", "after=3&limit=1", "")
 	f.Add("POST", "/v1/services/a/backends/b/weight", "", `{"weight": 3}`)
+	f.Add("POST", "/v1/addresses/2001:db8::100/release", "", "{}")
 	f.Add("POST", "/v1/connections/reset", "", `{"ids": [1], "client": "unix"}`)
 	s, err := New(Options{Node: newFakeNode()})
 	if err != nil {

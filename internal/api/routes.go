@@ -3,6 +3,7 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/http"
@@ -20,6 +21,8 @@ type route struct {
 	read   func(w http.ResponseWriter, r *http.Request) (any, error)
 	change func(w http.ResponseWriter, r *http.Request, by string) (any, error)
 	serve  http.HandlerFunc // writes the answer itself
+
+	within time.Duration // that a change may take; 0: changeTimeout
 }
 
 // table lists everything that can be asked.
@@ -28,6 +31,7 @@ func (s *Server) table() []route {
 		{method: "GET", path: "/v1/status", read: s.status},
 		{method: "GET", path: "/v1/services", read: s.services},
 		{method: "GET", path: "/v1/backends", read: s.backends},
+		{method: "GET", path: "/v1/addresses", read: s.addresses},
 		{method: "GET", path: "/v1/connections", read: s.listConnections},
 		{method: "GET", path: "/v1/events", serve: s.events},
 		{method: "GET", path: "/v1/watch", serve: s.watch},
@@ -35,6 +39,8 @@ func (s *Server) table() []route {
 		{method: "POST", path: "/v1/reload", change: s.reload},
 		{method: "POST", path: "/v1/services/{service}/backends/{backend}/{command}", change: s.changeBackend},
 		{method: "POST", path: "/v1/connections/reset", change: s.resetConnections},
+		{method: "POST", path: "/v1/addresses/{group}/release", change: s.releaseGroup, within: releaseTimeout},
+		{method: "POST", path: "/v1/node/release", change: s.releaseNode, within: releaseTimeout},
 	}
 }
 
@@ -89,9 +95,10 @@ func (s *Server) handle(rt route) http.Handler {
 			s.fail(w, r, s.rights.Load().refusal(p))
 			return
 		}
-		ctx, cancel := context.WithTimeout(r.Context(), changeTimeout)
+		within := cmp.Or(rt.within, changeTimeout)
+		ctx, cancel := context.WithTimeout(r.Context(), within)
 		defer cancel()
-		if err := http.NewResponseController(w).SetWriteDeadline(time.Now().Add(changeTimeout + writeTimeout)); err != nil {
+		if err := http.NewResponseController(w).SetWriteDeadline(time.Now().Add(within + writeTimeout)); err != nil {
 			s.log.Debug("the deadline of an answer could not be moved", "err", err)
 		}
 		by := p.String()
@@ -122,12 +129,32 @@ func (s *Server) status(_ http.ResponseWriter, r *http.Request) (any, error) {
 
 // complete writes what there is none of as an empty list, not as null.
 func complete(st admin.Status) admin.Status {
-	st.Problems, st.Limits, st.Services = list(st.Problems), list(st.Limits), list(st.Services)
-	if st.Totals.ByCause == nil {
-		st.Totals.ByCause = map[string]uint64{}
-	}
+	st.Problems, st.Limits = list(st.Problems), list(st.Limits)
+	st.Totals.ByCause = counts(st.Totals.ByCause)
 	st.Services = completeServices(st.Services)
+	st.Addresses = completeAddresses(st.Addresses)
+	if st.Pair != nil {
+		p := *st.Pair
+		p.Differs, p.Strangers = list(p.Differs), counts(p.Strangers)
+		st.Pair = &p
+	}
 	return st
+}
+
+func completeAddresses(groups []admin.AddressGroup) []admin.AddressGroup {
+	groups = slices.Clone(list(groups))
+	for i := range groups {
+		g := &groups[i]
+		g.Addresses, g.Present, g.Services, g.Track, g.Takeovers = list(g.Addresses), list(g.Present), list(g.Services), list(g.Track), counts(g.Takeovers)
+	}
+	return groups
+}
+
+func counts(m map[string]uint64) map[string]uint64 {
+	if m == nil {
+		return map[string]uint64{}
+	}
+	return m
 }
 
 func completeServices(services []admin.Service) []admin.Service {
@@ -155,6 +182,13 @@ func (s *Server) services(_ http.ResponseWriter, r *http.Request) (any, error) {
 		return nil, err
 	}
 	return admin.Services{Services: completeServices(services)}, nil
+}
+
+func (s *Server) addresses(_ http.ResponseWriter, r *http.Request) (any, error) {
+	if _, err := query(r); err != nil {
+		return nil, err
+	}
+	return admin.Addresses{Addresses: completeAddresses(s.node.Addresses())}, nil
 }
 
 func (s *Server) backends(_ http.ResponseWriter, r *http.Request) (any, error) {
@@ -270,4 +304,27 @@ func (s *Server) resetConnections(w http.ResponseWriter, r *http.Request, by str
 		return nil, err
 	}
 	return admin.ResetResult{Connections: n}, nil
+}
+
+func (s *Server) releaseGroup(w http.ResponseWriter, r *http.Request, by string) (any, error) {
+	return s.release(w, r, r.PathValue("group"), by)
+}
+
+func (s *Server) releaseNode(w http.ResponseWriter, r *http.Request, by string) (any, error) {
+	return s.release(w, r, "", by)
+}
+
+func (s *Server) release(w http.ResponseWriter, r *http.Request, group, by string) (any, error) {
+	if _, err := query(r); err != nil {
+		return nil, err
+	}
+	if err := body(w, r, &nothing{}); err != nil {
+		return nil, err
+	}
+	answer, err := s.node.Release(r.Context(), group, by)
+	if err != nil {
+		return nil, err
+	}
+	answer.Groups = list(answer.Groups)
+	return answer, nil
 }

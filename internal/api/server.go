@@ -35,6 +35,13 @@ type Node interface {
 	ChangeBackend(service, backend string, c admin.BackendCommand, by string) (admin.BackendResult, error)
 	ResetConnections(f admin.Filter, ids []uint64, by string) (int, error)
 
+	// Addresses lists the groups of addresses. Release gives up the group of that
+	// name, or with that address, or with "" all groups that the node owns; it
+	// returns when they are the other node's, or withdrawn. What has begun goes on
+	// when ctx ends.
+	Addresses() []admin.AddressGroup
+	Release(ctx context.Context, group, by string) (admin.ReleaseResult, error)
+
 	// Metrics answers /metrics; nil: there are none.
 	Metrics() http.Handler
 }
@@ -62,6 +69,8 @@ const (
 	writeTimeout  = 30 * time.Second // of an answer, and of what a stream has to say at once
 	idleTimeout   = time.Minute
 	changeTimeout = 2 * time.Minute // a reload may have to look up many names
+
+	releaseTimeout = 24 * time.Hour // connections may drain first
 
 	// stopTimeout is how long requests may go on when the server ends.
 	stopTimeout = 5 * time.Second
