@@ -127,6 +127,8 @@ var edges = []edge{
 	{"internal/reference", "internal/cli", "a page for each command"},
 	{"internal/reference", "internal/config", "a page for each key"},
 	{"internal/reference", "internal/metrics", "an entry for each metric"},
+	{"internal/gate", "internal/probe", "whether it works here is a question of the same kind"},
+	{"internal/gate", "internal/sys", "entries are memory that is shared with the kernel, and their clock is the boot clock"},
 	{"internal/metrics", "admin", "a scrape is a status, in numbers"},
 	{"health", "internal/sys", "an exit is awaited without being reaped, so that the group can still be killed"},
 	{"internal/netns", "internal/sys", "unshare and setns"},
@@ -179,6 +181,7 @@ type edge struct{ from, to, reason string }
 
 // modules lists every direct dependency: who may import it, and why only those.
 var modules = []dependency{
+	{"github.com/cilium/ebpf", []string{"internal/gate"}, "one owner of packet programs, whose names other processes find them by"},
 	{"github.com/goccy/go-yaml", []string{"internal/config"}, "one reader of YAML, behind errors that say where and what to do"},
 	{"github.com/google/go-cmp", []string{"tests"}, "a difference is shown, not two walls of text"},
 	{"github.com/prometheus/client_golang", []string{"internal/metrics"}, "nobody counts for Prometheus: it is shown what is known anyway"},

@@ -1,0 +1,390 @@
+package gate
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"sync"
+	"sync/atomic"
+	"syscall"
+
+	"github.com/cilium/ebpf"
+
+	"github.com/holdfast-net/holdfast/internal/sys"
+)
+
+// Addresses is how many addresses the gate of one interface can hold.
+const Addresses = 4096
+
+// An entry in the memory that processes share with the programs, in words.
+const (
+	wordUntil     = iota // Entry.Until
+	wordWhat             // mode in the lowest byte, then the peer's six
+	wordClaimed          // not 0: the slot has an address, or is about to
+	wordsPerEntry        // as struct entry in bpf/gate.c
+)
+
+// A Gate is the gate of one interface. Its methods may be called at the same
+// time. Several processes may have a Gate for one interface: they share the
+// programs and what those know, and each sets addresses of its own.
+type Gate struct {
+	ifindex int
+	objects programsObjects
+	memory  *sys.MapWords
+	slotsID ebpf.MapID
+
+	reading sync.Mutex // held by Counters, so that it never makes a renewal wait
+	mu      sync.Mutex
+	slots   map[netip.Addr]uint32 // that this Gate has set, or has found when it set them
+	next    uint32                // where the search for a free slot goes on
+	closed  bool
+}
+
+// Open puts the gate on an interface of the calling thread's network namespace.
+// Where an earlier process has left one, its programs are replaced, in one
+// step, and what they know of addresses stays as it is: [Gate.Entry] tells it.
+// Programs of others are left alone, and see only what the gate lets pass.
+func Open(ifindex int) (*Gate, error) {
+	spec, err := loadPrograms()
+	if err != nil {
+		return nil, fmt.Errorf("lease gate: %w", err)
+	}
+	return open(ifindex, spec)
+}
+
+func open(ifindex int, spec *ebpf.CollectionSpec) (*Gate, error) {
+	var err error
+	for range 10 {
+		var g *Gate
+		g, err = try(ifindex, spec)
+		if err == nil {
+			return g, nil
+		}
+		// Somebody else has changed the interface's programs meanwhile.
+		if !errors.Is(err, syscall.ESTALE) && !errors.Is(err, os.ErrNotExist) {
+			break
+		}
+	}
+	return nil, fmt.Errorf("lease gate on interface %d: %w", ifindex, err)
+}
+
+func try(ifindex int, spec *ebpf.CollectionSpec) (_ *Gate, err error) {
+	var there [2]found
+	for i, d := range directions {
+		if there[i], err = d.find(ifindex); err != nil {
+			return nil, err
+		}
+		defer there[i].close()
+	}
+	g := &Gate{ifindex: ifindex, slots: make(map[netip.Addr]uint32)}
+	defer func() {
+		if err != nil {
+			g.Close()
+		}
+	}()
+	var options ebpf.CollectionOptions
+	for _, f := range there {
+		if options.MapReplacements = f.inherit(spec); options.MapReplacements != nil {
+			break
+		}
+	}
+	if err := spec.Copy().LoadAndAssign(&g.objects, &options); err != nil {
+		return nil, fmt.Errorf("load programs: %w", err)
+	}
+	if g.slotsID, err = mapID(g.objects.Hf1Slots); err != nil {
+		return nil, err
+	}
+	g.memory, err = sys.MapArray(g.objects.Hf1Entries.FD(), Addresses*wordsPerEntry)
+	if err != nil {
+		return nil, err
+	}
+	for i, d := range directions {
+		if err := d.attach(ifindex, g.program(i), there[i]); err != nil {
+			return nil, err
+		}
+	}
+	return g, nil
+}
+
+func (g *Gate) program(i int) *ebpf.Program {
+	return []*ebpf.Program{g.objects.HoldfastIn, g.objects.HoldfastOut}[i]
+}
+
+// Set says what the gate lets an address do; a zone is ignored. For an address
+// that has been set before it is two stores in memory. In between the address
+// may do no more than it may before or after.
+func (g *Gate) Set(addr netip.Addr, e Entry) error {
+	if err := e.check(); err != nil {
+		return fmt.Errorf("lease gate: set %s: %w", addr, err)
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	slot, ok, err := g.find(addr)
+	if err != nil {
+		return fmt.Errorf("lease gate: set %s: %w", addr, err)
+	}
+	if ok {
+		g.write(slot, e)
+		return nil
+	}
+	if err := g.add(addr, e); err != nil {
+		return fmt.Errorf("lease gate: set %s: %w", addr, err)
+	}
+	return nil
+}
+
+// Renew moves the end of what an address may do. It is one store in memory.
+func (g *Gate) Renew(addr netip.Addr, until int64) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	slot, ok, err := g.find(addr)
+	switch {
+	case err != nil:
+		return fmt.Errorf("lease gate: renew %s: %w", addr, err)
+	case !ok:
+		return fmt.Errorf("lease gate: renew %s: it has not been set", addr)
+	case until < 0:
+		return fmt.Errorf("lease gate: renew %s: its end %d lies before the start of the machine", addr, until)
+	}
+	atomic.StoreUint64(g.word(slot, wordUntil), uint64(until))
+	return nil
+}
+
+// Entry tells what the gate knows of an address, whichever process has set it.
+func (g *Gate) Entry(addr netip.Addr) (Entry, bool, error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	slot, ok, err := g.find(addr)
+	if err != nil {
+		return Entry{}, false, fmt.Errorf("lease gate: look up %s: %w", addr, err)
+	}
+	if !ok {
+		return Entry{}, false, nil
+	}
+	return unpack(atomic.LoadUint64(g.word(slot, wordWhat)), atomic.LoadUint64(g.word(slot, wordUntil))), true, nil
+}
+
+// Delete makes the gate forget an address: it is open. One that is not known
+// is no error.
+func (g *Gate) Delete(addr netip.Addr) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if err := g.remove(addr); err != nil {
+		return fmt.Errorf("lease gate: delete %s: %w", addr, err)
+	}
+	return nil
+}
+
+// Counters reads what has been counted, of all addresses together.
+func (g *Gate) Counters() (Counters, error) {
+	g.reading.Lock()
+	defer g.reading.Unlock()
+	var c Counters
+	for i, to := range []*uint64{
+		&c.ClosedIn, &c.ClosedOut, &c.AsksIn, &c.ClaimsOut, &c.NotFromPeer, &c.Unnamed, &c.Handed, &c.PassedOn,
+	} {
+		var perCPU []uint64
+		if err := g.objects.Hf1Counts.Lookup(uint32(i), &perCPU); err != nil {
+			return Counters{}, fmt.Errorf("lease gate: read counter %d: %w", i, err)
+		}
+		for _, n := range perCPU {
+			*to += n
+		}
+	}
+	return c, nil
+}
+
+// Attached reports whether this gate is on its interface still. It is not when
+// the interface has been removed, or removed and made again: then it is to be
+// closed, and opened for the new one. The calling thread must be in the
+// interface's network namespace.
+func (g *Gate) Attached() (bool, error) {
+	for _, d := range directions {
+		f, err := d.find(g.ifindex)
+		if errors.Is(err, syscall.ENODEV) {
+			return false, nil
+		}
+		if err != nil {
+			return false, fmt.Errorf("lease gate on interface %d: %w", g.ifindex, err)
+		}
+		ours := false
+		if m := f.maps[programsMapHf1Slots]; m != nil {
+			id, err := mapID(m)
+			ours = err == nil && id == g.slotsID
+		}
+		f.close()
+		if !ours {
+			return false, nil
+		}
+	}
+	return true, nil
+}
+
+// Detach forgets the addresses that this Gate has set, takes the programs off
+// the interface unless they still guard another process's addresses, and
+// closes the Gate. The calling thread must be in the interface's network
+// namespace.
+func (g *Gate) Detach() error {
+	g.mu.Lock()
+	if g.closed {
+		g.mu.Unlock()
+		return nil
+	}
+	var errs []error
+	for addr := range g.slots {
+		errs = append(errs, g.remove(addr))
+	}
+	others, err := g.guarding(sys.BootTime())
+	errs = append(errs, err)
+	g.mu.Unlock()
+	if !others {
+		for i, d := range directions {
+			errs = append(errs, d.detach(g.ifindex, g.program(i)))
+		}
+	}
+	if err := errors.Join(append(errs, g.Close())...); err != nil {
+		return fmt.Errorf("lease gate: leave interface %d: %w", g.ifindex, err)
+	}
+	return nil
+}
+
+// Close gives the process's descriptors back. The programs stay on the
+// interface, with what they know.
+func (g *Gate) Close() error {
+	g.reading.Lock()
+	defer g.reading.Unlock()
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.closed {
+		return nil
+	}
+	g.closed = true
+	var err error
+	if g.memory != nil {
+		err = g.memory.Close()
+	}
+	return errors.Join(err, g.objects.Close())
+}
+
+func (g *Gate) word(slot uint32, word int) *uint64 {
+	return &g.memory.Words[int(slot)*wordsPerEntry+word]
+}
+
+// write changes an entry in the order in which the state in between permits
+// least: who gains rights gets their end before them, who loses rights loses
+// them before a later end comes.
+func (g *Gate) write(slot uint32, e Entry) {
+	until, what := g.word(slot, wordUntil), g.word(slot, wordWhat)
+	if e.Mode == Own || e.Mode == Handing {
+		atomic.StoreUint64(until, uint64(e.Until))
+		atomic.StoreUint64(what, e.pack())
+		return
+	}
+	atomic.StoreUint64(what, e.pack())
+	atomic.StoreUint64(until, uint64(e.Until))
+}
+
+// A key is an address as the programs look it up.
+func key(addr netip.Addr) [16]byte { return addr.As16() }
+
+// find gives the slot of an address.
+func (g *Gate) find(addr netip.Addr) (slot uint32, ok bool, err error) {
+	if g.closed {
+		return 0, false, os.ErrClosed
+	}
+	addr = addr.Unmap().WithZone("")
+	if slot, ok = g.slots[addr]; ok {
+		return slot, true, nil
+	}
+	if !addr.IsValid() {
+		return 0, false, errors.New("it is no address")
+	}
+	err = g.objects.Hf1Slots.Lookup(key(addr), &slot)
+	switch {
+	case errors.Is(err, ebpf.ErrKeyNotExist):
+		return 0, false, nil
+	case err != nil:
+		return 0, false, err
+	case slot >= Addresses:
+		return 0, false, fmt.Errorf("the map names slot %d, and there are %d", slot, Addresses)
+	}
+	g.slots[addr] = slot
+	return slot, true, nil
+}
+
+// add claims a slot and tells the programs of it once it is filled.
+func (g *Gate) add(addr netip.Addr, e Entry) error {
+	for range Addresses {
+		slot := g.next
+		g.next = (g.next + 1) % Addresses
+		if !atomic.CompareAndSwapUint64(g.word(slot, wordClaimed), 0, 1) {
+			continue
+		}
+		g.write(slot, e)
+		addr = addr.Unmap().WithZone("")
+		if err := g.objects.Hf1Slots.Update(key(addr), slot, ebpf.UpdateNoExist); err != nil {
+			atomic.StoreUint64(g.word(slot, wordClaimed), 0)
+			return err
+		}
+		g.slots[addr] = slot
+		return nil
+	}
+	return fmt.Errorf("it holds %d addresses already, and no more have room", Addresses)
+}
+
+func (g *Gate) remove(addr netip.Addr) error {
+	slot, ok, err := g.find(addr)
+	if err != nil || !ok {
+		return err
+	}
+	addr = addr.Unmap().WithZone("")
+	if err := g.objects.Hf1Slots.Delete(key(addr)); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+		return err
+	}
+	delete(g.slots, addr)
+	// A frame that has found the slot just now sees the old entry still.
+	atomic.StoreUint64(g.word(slot, wordClaimed), 0)
+	return nil
+}
+
+// guarding says whether any address is not open at this moment.
+func (g *Gate) guarding(now int64) (bool, error) {
+	var addr [16]byte
+	var slot uint32
+	all := g.objects.Hf1Slots.Iterate()
+	for all.Next(&addr, &slot) {
+		if slot < Addresses && now-int64(atomic.LoadUint64(g.word(slot, wordUntil))) < int64(Grace) {
+			return true, nil
+		}
+	}
+	return false, all.Err()
+}
+
+func (e Entry) check() error {
+	switch {
+	case e.Mode > Passing:
+		return fmt.Errorf("there is no %s", e.Mode)
+	case e.Until < 0:
+		return fmt.Errorf("its end %d lies before the start of the machine", e.Until)
+	case e.Mode >= Handing && (e.Peer == [6]byte{} || e.Peer[0]&1 != 0):
+		return fmt.Errorf("%s needs the Ethernet address of the peer, and %x is none", e.Mode, e.Peer)
+	}
+	return nil
+}
+
+func (e Entry) pack() uint64 {
+	what := uint64(e.Mode)
+	for i, b := range e.Peer {
+		what |= uint64(b) << (8 * (i + 1))
+	}
+	return what
+}
+
+func unpack(what, until uint64) Entry {
+	e := Entry{Mode: Mode(what), Until: int64(until)}
+	for i := range e.Peer {
+		e.Peer[i] = byte(what >> (8 * (i + 1)))
+	}
+	return e
+}
