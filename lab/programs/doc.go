@@ -1,6 +1,7 @@
 // Package programs starts real servers and their load generators, so that what
 // stands between the two is tried with traffic that nobody wrote for it:
-// redis-server with redis-benchmark, PostgreSQL with pgbench, nginx with wrk.
+// redis-server with redis-benchmark, PostgreSQL with pgbench, nginx with wrk; and
+// keepalived, which owns addresses, alone or beside another one.
 //
 //	server, err := programs.StartRedis(ctx, programs.Options{Dir: dir})
 //	defer server.Close()

@@ -5,7 +5,6 @@ package programs
 import (
 	"bytes"
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
@@ -17,7 +16,6 @@ import (
 	"time"
 
 	"github.com/holdfast-net/holdfast/internal/probe"
-	"github.com/holdfast-net/holdfast/internal/sys"
 )
 
 // Options says where a server runs.
@@ -166,77 +164,6 @@ func StartNginx(ctx context.Context, o Options) (*Server, error) {
 		func(ctx context.Context, address string) error {
 			return say(ctx, o.Dial, address, []byte("GET / HTTP/1.0\r\n\r\n"), "HTTP/1.1 200 OK\r\n")
 		})
-}
-
-// postgresBin is where Debian keeps the server's own programs.
-const postgresBin = "/usr/lib/postgresql/*/bin/"
-
-// StartPostgres makes a database cluster in Dir/postgres, if none is there, and
-// starts a PostgreSQL on it that trusts everybody and does not wait for the
-// disk. Started by root it runs as the user postgres, because it refuses root:
-// the way to Dir must be open to that user.
-func StartPostgres(ctx context.Context, o Options) (*Server, error) {
-	initdb, err := probe.Program("initdb", "postgresql-15", postgresBin+"initdb")
-	if err != nil {
-		return nil, fmt.Errorf("programs: %w", err)
-	}
-	server, err := probe.Program("postgres", "postgresql-15", postgresBin+"postgres")
-	if err != nil {
-		return nil, fmt.Errorf("programs: %w", err)
-	}
-	if err := o.fill(ctx); err != nil {
-		return nil, err
-	}
-	user := ""
-	data := filepath.Join(o.Dir, "postgres")
-	if err := os.MkdirAll(data, 0o700); err != nil {
-		return nil, fmt.Errorf("programs: postgres: %w", err)
-	}
-	if os.Geteuid() == 0 {
-		user = "postgres"
-		cred, err := sys.Credential(user)
-		if err != nil {
-			return nil, fmt.Errorf("programs: postgres refuses to run as root: %w", err)
-		}
-		if err := os.Chown(data, int(cred.Uid), int(cred.Gid)); err != nil {
-			return nil, fmt.Errorf("programs: postgres: %w", err)
-		}
-	}
-	if _, err := os.Stat(filepath.Join(data, "PG_VERSION")); err != nil {
-		p, err := o.Start(Command{Argv: []string{initdb, "-D", data, "-A", "trust", "-U", "postgres", "-E", "UTF8", "--no-locale", "--no-sync"}, Dir: data, User: user})
-		if err != nil {
-			return nil, fmt.Errorf("programs: starting initdb: %w", err)
-		}
-		if _, err := finish(ctx, p, "initdb"); err != nil {
-			return nil, err
-		}
-		if _, err := os.Stat(filepath.Join(data, "PG_VERSION")); err != nil {
-			return nil, fmt.Errorf("programs: initdb made no cluster: %s", said(p))
-		}
-		hba := "host all all 0.0.0.0/0 trust\nhost all all ::/0 trust\nlocal all all trust\n"
-		if err := os.WriteFile(filepath.Join(data, "pg_hba.conf"), []byte(hba), 0o600); err != nil {
-			return nil, fmt.Errorf("programs: postgres: %w", err)
-		}
-	}
-	argv := []string{server, "-D", data}
-	for _, set := range []string{
-		"listen_addresses=" + o.Host, "port=" + strconv.Itoa(o.Port), "unix_socket_directories=", "fsync=off", "synchronous_commit=off",
-		"full_page_writes=off", "shared_buffers=32MB", "dynamic_shared_memory_type=mmap", "max_connections=200",
-	} {
-		argv = append(argv, "-c", set)
-	}
-	return o.launch(ctx, "postgres", Command{Argv: argv, Dir: data, User: user}, syscall.SIGINT,
-		func(ctx context.Context, address string) error {
-			return say(ctx, o.Dial, address, postgresHello(), "R") // R: the server asks no password, and so is past its recovery
-		})
-}
-
-// postgresHello is the protocol's StartupMessage, version 3.0, for the database and user postgres.
-func postgresHello() []byte {
-	body := "user\x00postgres\x00database\x00postgres\x00\x00"
-	msg := binary.BigEndian.AppendUint32(nil, uint32(8+len(body)))
-	msg = binary.BigEndian.AppendUint32(msg, 3<<16)
-	return append(msg, body...)
 }
 
 // write puts a configuration into Dir.
