@@ -136,6 +136,7 @@ var edges = []edge{
 	{"internal/netnstest", "internal/rtnl", "its loopback interface is up"},
 	{"internal/probe", "internal/netns", "whether one can be made"},
 	{"internal/probe", "internal/sys", "what is asked of the kernel itself"},
+	{"internal/rtnl", "internal/sys", "changes are received without waiting, which the library cannot"},
 	{"internal/systemd", "internal/sys", "CLOCK_MONOTONIC, by which systemd orders a reload and what comes after it"},
 	{"internal/scene", "internal/probe", "whether HAProxy is there to be compared with"},
 	{"internal/scene", "admin", "the events that a relay reports"},

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"slices"
 	"syscall"
 
 	"github.com/vishvananda/netlink"
@@ -160,59 +159,6 @@ func forwarding(index int, mac net.HardwareAddr) *netlink.Neigh {
 // what was said for mac before.
 func (h *Handle) AddForwarding(index int, mac net.HardwareAddr) error {
 	return opErr("add forwarding entry", mac.String(), h.h.NeighSet(forwarding(index, mac)))
-}
-
-// Flags of an address that the netlink library does not name.
-const (
-	flagNoDAD         = 0x02  // IFA_F_NODAD
-	flagTentative     = 0x40  // IFA_F_TENTATIVE
-	flagNoPrefixRoute = 0x200 // IFA_F_NOPREFIXROUTE
-)
-
-// Address is an address on a link.
-type Address struct {
-	Prefix netip.Prefix // the address itself, with the length of its network
-	// NoPrefixRoute leaves the route to the address's network to the caller.
-	NoPrefixRoute bool
-	// NoDAD makes an IPv6 address usable at once, without duplicate address
-	// detection. The kernel joins the address's solicited-node group a little
-	// later, and does not say when.
-	NoDAD bool
-}
-
-func ipNet(p netip.Prefix) *net.IPNet {
-	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
-}
-
-func (a Address) toNetlink() *netlink.Addr {
-	addr := &netlink.Addr{IPNet: ipNet(a.Prefix)}
-	if a.NoDAD && a.Prefix.Addr().Is6() {
-		addr.Flags |= flagNoDAD
-	}
-	if a.NoPrefixRoute {
-		addr.Flags |= flagNoPrefixRoute
-	}
-	return addr
-}
-
-// AddAddress gives a link an address.
-func (h *Handle) AddAddress(index int, a Address) error {
-	return opErr("add address", a.Prefix.String(), h.h.AddrAdd(byIndex(index), a.toNetlink()))
-}
-
-// DeleteAddress takes an address from a link.
-func (h *Handle) DeleteAddress(index int, a netip.Prefix) error {
-	return opErr("delete address", a.String(), h.h.AddrDel(byIndex(index), &netlink.Addr{IPNet: ipNet(a)}))
-}
-
-// Tentative reports whether the link has an IPv6 address that cannot be used
-// yet: neighbours would get no answer for it.
-func (h *Handle) Tentative(index int) (bool, error) {
-	addrs, err := h.h.AddrList(byIndex(index), syscall.AF_INET6)
-	if err != nil {
-		return false, opErr("list addresses of link", fmt.Sprint(index), err)
-	}
-	return slices.ContainsFunc(addrs, func(a netlink.Addr) bool { return a.Flags&flagTentative != 0 }), nil
 }
 
 // Route is an entry of the main routing table.
