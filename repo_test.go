@@ -42,11 +42,12 @@ var packages = map[string]int{
 
 	"vrrp": 1,
 
-	"announce":        10,
-	"balance":         10,
-	"internal/gate":   10,
-	"internal/config": 12,
-	"internal/pair":   14,
+	"announce":          10,
+	"balance":           10,
+	"internal/gate":     10,
+	"internal/election": 11,
+	"internal/config":   12,
+	"internal/pair":     14,
 
 	"relay":  20,
 	"health": 20,
@@ -95,6 +96,7 @@ var edges = []edge{
 	{"internal/cli", "lab/traffic", "the server that scenes run as a process"},
 	{"internal/cli", "internal/journal", "what is logged and reported never waits for a terminal, a pipe or a disk"},
 	{"internal/cli", "relay", "flags become a service"},
+	{"internal/election", "vrrp", "what the RFC says; what is added is for a peer that says more"},
 	{"internal/elector", "vip", "the owner that its process runs, and what it tells the daemon"},
 	{"internal/daemon", "admin", "what it answers, and what happened, in the words of the API"},
 	{"internal/daemon", "balance", "the largest weight there is"},
