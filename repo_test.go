@@ -136,6 +136,7 @@ var edges = []edge{
 	{"internal/netns", "internal/sys", "unshare and setns"},
 	{"internal/netnstest", "internal/netns", "the namespace that a test gets"},
 	{"internal/netnstest", "internal/rtnl", "its loopback interface is up"},
+	{"internal/pair", "internal/sys", "a peer that is silent is given up by the kernel too, and beats pass what is not sent yet"},
 	{"internal/probe", "internal/netns", "whether one can be made"},
 	{"internal/probe", "internal/sys", "what is asked of the kernel itself"},
 	{"internal/rtnl", "internal/sys", "changes are received without waiting, which the library cannot"},

@@ -16,7 +16,7 @@ type Options struct {
 	Version string // this program's version, at most 255 bytes; shown at the peer
 	Digest  []byte // of this node's configuration, at most 64 bytes; compared by the peer. [Link.SetDigest] changes it
 
-	Sets   []*Set   // what is replicated; each belongs to one link
+	Sets   []*Set   // what one node has for the other; each belongs to one link
 	Tables []*Table // what both nodes may change
 
 	// Silence is how long nothing may come from the peer until the link is
@@ -139,6 +139,6 @@ type TableOptions struct {
 
 	// OnEntry is called for each entry of the peer that won, on the link's goroutine.
 	OnEntry func(Entry)
-	// MaxEntries bounds the table. Default 65536.
+	// MaxEntries bounds what is put at this node, deletions included. Default 8192.
 	MaxEntries int
 }
