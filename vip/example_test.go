@@ -14,6 +14,7 @@ func ExampleGroup_Check() {
 		Interface: "eth0",
 		Addresses: []netip.Prefix{netip.MustParsePrefix("10.0.0.100/24")},
 		VRRP:      &vip.VRRP{ID: 51, Priority: 200},
+		Peered:    true,
 		Witness:   netip.MustParseAddr("10.0.0.100"),
 	}
 	fmt.Println(g.Check())

@@ -49,7 +49,7 @@ type VRRP struct {
 
 // Group is a set of addresses that move as one. It is plain data.
 type Group struct {
-	// Name is unique among the groups of an Owner and not empty.
+	// Name is unique among the groups of an Owner, 1 to 255 bytes.
 	Name string
 
 	// Interface is the name of the link that gets the addresses. It need not
@@ -72,6 +72,15 @@ type Group struct {
 	// Peered says that the other router is an Owner whose beats are delivered
 	// ([Owner.Deliver]).
 	Peered bool
+
+	// First is true on exactly one of two peered nodes: it decides between
+	// equals.
+	First bool
+
+	// Drain is how long those who use the addresses may take to end before a
+	// planned move ([Draining]); 0: new ones go to the peer for a moment, then
+	// the addresses follow.
+	Drain time.Duration
 
 	// Track are other links that must be up for this node to own the
 	// addresses.
@@ -98,6 +107,9 @@ func (g Group) Check() error {
 	}
 	if g.Name == "" {
 		bad("Name", "is empty; give it one, by which status and commands call the group")
+	}
+	if len(g.Name) > maxGroupName {
+		bad("Name", "has %d bytes; it may have %d", len(g.Name), maxGroupName)
 	}
 	checkLink := func(field, name string) {
 		if name == "" || len(name) > maxInterfaceName || slices.ContainsFunc([]rune(name), func(r rune) bool { return r <= ' ' || r == '/' || r == ':' }) {
@@ -136,9 +148,12 @@ func (g Group) Check() error {
 			bad("Witness", "is %v; want the address of one host on the network of %s, without a zone", g.Witness, g.Interface)
 		case seen[g.Witness]:
 			bad("Witness", "is %v, an address of the group itself; choose a host that neither node is, such as the gateway", g.Witness)
-		case g.VRRP == nil:
-			bad("Witness", "is set, but VRRP is not: a node that owns its addresses alone asks nobody; leave it out")
+		case g.VRRP == nil || !g.Peered:
+			bad("Witness", "is set, but VRRP and Peered are not both: it is of use between two Owners; leave it out")
 		}
+	}
+	if g.Drain < 0 {
+		bad("Drain", "is %v; it must not be negative", g.Drain)
 	}
 	if g.Peered && g.VRRP == nil {
 		bad("Peered", "is set, but VRRP is not: both nodes would own the addresses; set VRRP")

@@ -12,7 +12,7 @@ func good() Group {
 	return Group{
 		Name: "front", Interface: "eth0",
 		Addresses: []netip.Prefix{netip.MustParsePrefix("10.0.0.100/24"), netip.MustParsePrefix("2001:db8::100/64")},
-		VRRP:      &VRRP{ID: 51},
+		VRRP:      &VRRP{ID: 51}, Peered: true,
 	}
 }
 
@@ -26,6 +26,7 @@ func TestGroupCheck(t *testing.T) {
 		want   string
 	}{
 		"no name":           {func(g *Group) { g.Name = "" }, "Name is empty"},
+		"long name":         {func(g *Group) { g.Name = strings.Repeat("a", 256) }, "Name has 256 bytes"},
 		"no interface":      {func(g *Group) { g.Interface = "" }, "Interface is"},
 		"long interface":    {func(g *Group) { g.Interface = "abcdefghijklmnop" }, "Interface is"},
 		"slash":             {func(g *Group) { g.Track = []string{"a/b"} }, "Track is"},
@@ -39,7 +40,8 @@ func TestGroupCheck(t *testing.T) {
 		"twice":             {func(g *Group) { g.Addresses = append(g.Addresses, prefix("10.0.0.100/16")) }, "twice"},
 		"witness is own":    {func(g *Group) { g.Witness = addr("10.0.0.100") }, "an address of the group itself"},
 		"witness zone":      {func(g *Group) { g.Witness = addr("fe80::1%eth0") }, "without a zone"},
-		"witness alone":     {func(g *Group) { g.VRRP, g.Witness = nil, addr("10.0.0.1") }, "VRRP is not"},
+		"witness alone":     {func(g *Group) { g.VRRP, g.Witness = nil, addr("10.0.0.1") }, "Witness is set, but"},
+		"negative drain":    {func(g *Group) { g.Drain = -1 }, "Drain is"},
 		"peered alone":      {func(g *Group) { g.VRRP, g.Peered = nil, true }, "VRRP is not"},
 		"id":                {func(g *Group) { g.VRRP.ID = 0 }, "VRRP.ID is 0"},
 		"short interval":    {func(g *Group) { g.VRRP.Interval = time.Millisecond }, "VRRP.Interval is 1ms"},

@@ -26,18 +26,13 @@ type Options struct {
 	// Steps are done by others in a takeover or a release.
 	Steps []Step
 
-	// BPF is the directory of a bpf file system in which the gate's programs and
-	// its map stay when this process ends unexpectedly, so that the next Owner
-	// there finds them. Empty: /sys/fs/bpf/holdfast.
-	BPF string
+	// Resume is what the Owner before this one has returned from [Owner.Hand].
+	Resume []byte
 
 	// Logger receives what happens; nil discards it. It is called on the
 	// goroutine of OnChange.
 	Logger *slog.Logger
 }
-
-// DefaultBPF is the default of Options.BPF.
-const DefaultBPF = "/sys/fs/bpf/holdfast"
 
 func (o Options) check() (Options, error) {
 	var errs []error
@@ -59,9 +54,6 @@ func (o Options) check() (Options, error) {
 		if s.Bound == 0 {
 			o.Steps[i].Bound = DefaultStepBound
 		}
-	}
-	if o.BPF == "" {
-		o.BPF = DefaultBPF
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)

@@ -54,7 +54,7 @@ const (
 	CauseHandover    Cause = "handover"    // planned, between two Owners
 	CausePreempt     Cause = "preempt"     // the higher priority took over
 	CauseOutranked   Cause = "outranked"   // another active router goes before this one
-	CauseLease       Cause = "lease ended" // it could not be renewed in time
+	CauseLease       Cause = "lease_ended" // it could not be renewed in time
 	CauseWitness     Cause = "witness"     // neither peer nor witness were heard from
 	CauseUnwell      Cause = "unwell"      // a link, the track command or the daemon
 	CauseWell        Cause = "well"        // it is well again

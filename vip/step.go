@@ -12,9 +12,10 @@ import (
 type When uint8
 
 const (
-	// BeforeAddress: the lease runs, nobody else acts, and the addresses are
-	// not on the interface yet. State is put in place here. Adverts are sent
-	// meanwhile.
+	// BeforeAddress: the addresses are not on the interface yet. State is put in
+	// place here. In an unplanned takeover the lease runs, nobody else acts, and
+	// adverts are sent meanwhile; in a planned one the peer still serves, and
+	// waits for a second at most.
 	BeforeAddress When = iota + 1
 	// AfterAnnounce: the addresses are here and announced. Who cannot be saved
 	// is told here.
