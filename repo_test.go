@@ -189,6 +189,8 @@ type edge struct{ from, to, reason string }
 // modules lists every direct dependency: who may import it, and why only those.
 var modules = []dependency{
 	{"github.com/cilium/ebpf", []string{"internal/gate"}, "one owner of packet programs, whose names other processes find them by"},
+	{"github.com/cockroachdb/datadriven", []string{"tests"}, "transcripts of the election: what happens, what is answered, in a text"},
+	{"github.com/gopacket/gopacket", []string{"tests"}, "a second decoder, that does not share our misunderstandings"},
 	{"github.com/goccy/go-yaml", []string{"internal/config"}, "one reader of YAML, behind errors that say where and what to do"},
 	{"github.com/google/go-cmp", []string{"tests"}, "a difference is shown, not two walls of text"},
 	{"github.com/prometheus/client_golang", []string{"internal/metrics"}, "nobody counts for Prometheus: it is shown what is known anyway"},

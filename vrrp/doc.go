@@ -31,9 +31,8 @@
 // pseudo-header in IPv6. RFC 5798 could be read to want the pseudo-header in
 // both; keepalived and FRRouting do so by default. keepalived 2.2.7 refuses an
 // advert without it, so adverts are sent with it, as everybody accepts it whose
-// peers are on Linux; [Parse] takes either. A sum over the wrong one of two
-// possible pseudo-headers cannot be confused with the sum over none: the two
-// differ by a constant that depends on addresses and length.
+// peers are on Linux; [Parse] takes either. The price is that of all damages to a
+// message two in 65,535 pass instead of one.
 //
 // # The election
 //
