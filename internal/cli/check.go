@@ -33,11 +33,12 @@ func (m mistakes) write(w io.Writer) {
 
 // checked is the answer of check for a program.
 type checked struct {
-	File     string              `json:"file"`
-	Valid    bool                `json:"valid"`
-	Services int                 `json:"services"`
-	Backends int                 `json:"backends"`
-	Errors   []admin.ConfigError `json:"errors"`
+	File      string              `json:"file"`
+	Valid     bool                `json:"valid"`
+	Services  int                 `json:"services"`
+	Backends  int                 `json:"backends"`
+	Addresses int                 `json:"addresses"`
+	Errors    []admin.ConfigError `json:"errors"`
 }
 
 func newCheck(s Streams) *cobra.Command {
@@ -78,7 +79,11 @@ Exit codes: 0 valid, 1 not valid or not readable.`,
 			if err != nil {
 				return err
 			}
-			_, err = fmt.Fprintf(s.Out, "%s: valid: %s, %s\n", plain(file), count(result.Services, "service"), count(result.Backends, "backend"))
+			text := fmt.Sprintf("%s: valid: %s, %s", plain(file), count(result.Services, "service"), count(result.Backends, "backend"))
+			if result.Addresses > 0 {
+				text += ", " + addressCount(result.Addresses)
+			}
+			_, err = fmt.Fprintln(s.Out, text)
 			return err
 		},
 	}
@@ -110,6 +115,9 @@ func verdict(file string, c *config.Config, err error) (*checked, error) {
 		return nil, err
 	}
 	result.Valid, result.Services = true, len(c.Services)
+	for _, g := range c.Addresses {
+		result.Addresses += len(g.Addresses)
+	}
 	for _, s := range c.Services {
 		result.Backends += len(s.Backends)
 	}

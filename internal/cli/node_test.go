@@ -63,6 +63,22 @@ func (n *fakeNode) handler() http.Handler {
 		}
 		reply(w, 200, admin.Services{Services: st.Services})
 	})
+	mux.HandleFunc("GET /v1/addresses", func(w http.ResponseWriter, _ *http.Request) {
+		reply(w, 200, admin.Addresses{Addresses: wellPair().Addresses})
+	})
+	mux.HandleFunc("POST /v1/addresses/{group}/release", func(w http.ResponseWriter, r *http.Request) {
+		n.note(r)
+		switch group := r.PathValue("group"); group {
+		case "db":
+			reply(w, 409, admin.Error{Code: admin.CodeRefused, Text: "db is not this node's to release", Remedy: "lb2 owns it: run the command there"})
+		default:
+			reply(w, 200, admin.ReleaseResult{Groups: []admin.Released{{Group: group, Owner: "lb2", Took: admin.Seconds(70 * time.Millisecond), Text: group + " is lb2's now"}}})
+		}
+	})
+	mux.HandleFunc("POST /v1/node/release", func(w http.ResponseWriter, r *http.Request) {
+		n.note(r)
+		reply(w, 200, admin.ReleaseResult{Groups: []admin.Released{}})
+	})
 	mux.HandleFunc("GET /v1/backends", func(w http.ResponseWriter, _ *http.Request) {
 		reply(w, 200, admin.Backends{Backends: st.Services[0].Backends})
 	})
@@ -190,6 +206,19 @@ func TestCommandsAsk(t *testing.T) {
 		{"connection reset --service redis --limit 2", 0, "2 connections were reset: both ends are told\n", "", `POST /v1/connections/reset {"ids":[1,8123]}`},
 		{"connection reset --service redis --client 10.0.0.0/8 --all", 0, "1 connection was reset: both ends are told\n", "", `POST /v1/connections/reset {"service":"redis","client":"10.0.0.0/8"}`},
 		{"connection reset --service forbidden --all", 1, "", "holdfast: uid 1000 may read only: run as root\n", ""},
+		{"addresses", 0, "front  10.0.0.100/24", "", ""},
+		{"addresses lb2", 2, "", "holdfast: holdfast addresses takes no arguments, and got [\"lb2\"]\n", ""},
+		{"address release front", 0, "front is lb2's now\n", "", "POST /v1/addresses/front/release {}"},
+		{"address release 10.0.0.100/24", 0, "10.0.0.100 is lb2's now\n", "", "POST /v1/addresses/10.0.0.100/release {}"},
+		{"address release [2001:db8::100] -o json", 0, "\"owner\": \"lb2\",\n      \"took\": 0.07,", "", "POST /v1/addresses/2001:db8::100/release {}"},
+		{"address release db", 1, "", "holdfast: db is not this node's to release: lb2 owns it: run the command there\n", ""},
+		{"address release", 2, "", "holdfast: ADDRESS is missing: an address, or the name of a group; see `holdfast addresses`\n", ""},
+		{"address release a b", 2, "", "holdfast: [\"b\"] is too much: one group at a time; `holdfast node release` gives up all\n", ""},
+		{"address relase a", 2, "", "holdfast: there is no command \"relase\"; did you mean release?\n", ""},
+		{"address", 2, "", "holdfast: holdfast address needs a command: release\n", ""},
+		{"node release", 0, "nothing was released: this node owns no addresses\n", "", "POST /v1/node/release {}"},
+		{"node release front", 2, "", "holdfast: holdfast node release takes no arguments", ""},
+		{"node", 2, "", "holdfast: holdfast node needs a command: release\n", ""},
 		{"top --once", 0, "new 0/s", "", "GET /v1/watch?every=1s"},
 		{"top --every 200ms", 1, "new 0/s", "holdfast: the node has ended\n", "GET /v1/watch?every=200ms"},
 		{"top --every 1ms", 2, "", "holdfast: --every: 1ms is not from 100ms to 1h0m0s\n", ""},
@@ -241,6 +270,7 @@ func TestJSON(t *testing.T) {
 	compare("services", st.Services, &[]admin.Service{})
 	compare("backends", st.Services[0].Backends, &[]admin.Backend{})
 	compare("connections", testConnections(), &[]admin.Connection{})
+	compare("addresses", wellPair().Addresses, &[]admin.AddressGroup{})
 
 	_, out, _ := n.run(t, "events", "-o", "json")
 	lines := strings.Split(strings.TrimSuffix(out, "\n"), "\n")
@@ -266,6 +296,9 @@ func TestCompletion(t *testing.T) {
 		"connections --service redis --backend": "r2\t",
 		"events --backend":                      "r2\t",
 		"connection reset":                      "8123\t[2001:db8:aaaa:bbbb::17]:51234, redis/, connecting",
+		"address release":                       "2001:db8::100\tactive of front",
+		"address release front":                 "",
+		"address":                               "release\t",
 		"status -o":                             "json",
 		"completion":                            "zsh",
 	} {

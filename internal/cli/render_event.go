@@ -21,6 +21,9 @@ func (p *eventPrinter) line(e admin.Event) string {
 		place += "/" + plain(e.Backend)
 	}
 	if place == "" {
+		place = plain(e.Group)
+	}
+	if place == "" {
 		place = "-"
 	}
 	p.place = min(max(p.place, width(place), 12), 40)
@@ -33,6 +36,8 @@ func (p *eventPrinter) what(e admin.Event) string {
 		return p.connectionEnd(e.ConnectionEnd)
 	case e.Event == admin.EventLost:
 		return p.paint.paint(yellow, count(e.Count, "event")+" missing here: they came faster than they were read")
+	case e.Role != nil:
+		return p.role(e)
 	case e.Change != nil:
 		return p.change(e)
 	}
@@ -104,6 +109,8 @@ func (p *eventPrinter) change(e admin.Event) string {
 		}
 	case admin.EventReset:
 		text = "connections " + state
+	case admin.EventAddress:
+		text = "addresses: " + p.paint.paint(yellow, strings.ReplaceAll(plain(c.State), "_", " "))
 	default:
 		text = plain(e.Event) + " " + state
 	}

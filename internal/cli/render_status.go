@@ -29,10 +29,22 @@ func (v view) status(s admin.Status) string {
 		fact([]string{"limits", ""}[min(i, 1)], v.limit(l))
 	}
 	fact("ended", v.totals(s.Totals))
+	if s.Pair != nil {
+		fact("pair", v.pair(s.Pair))
+	}
+	if s.Elector != nil && s.Elector.State != "up" {
+		fact("elector", v.elector(s.Elector))
+	}
 	lines = append(lines, "")
-	if len(s.Services) == 0 {
+	if len(s.Addresses) > 0 {
+		lines = append(append(lines, v.addressTree(s.Addresses).lines(v.paint)...), "")
+	}
+	switch {
+	case len(s.Services) == 0 && len(s.Addresses) > 0:
+		lines = lines[:len(lines)-1]
+	case len(s.Services) == 0:
 		lines = append(lines, "no services")
-	} else {
+	default:
 		lines = append(lines, v.serviceTree(s.Services).lines(v.paint)...)
 	}
 	return strings.Join(lines, "\n") + "\n"
@@ -235,7 +247,11 @@ func (v view) check(s admin.Status) string {
 	}
 	switch {
 	case s.State == "well":
-		return fmt.Sprintf("%s is well: %s, %s\n", plain(s.Node), count(len(s.Services), "service"), count(backends, "backend"))
+		text := fmt.Sprintf("%s is well: %s, %s", plain(s.Node), count(len(s.Services), "service"), count(backends, "backend"))
+		for _, g := range s.Addresses {
+			text += fmt.Sprintf(", %s %s", plain(g.Name), plain(g.Role))
+		}
+		return text + "\n"
 	case len(s.Problems) == 0:
 		return fmt.Sprintf("%s is %s\n", plain(s.Node), plain(s.State))
 	}

@@ -16,6 +16,8 @@ type screen struct {
 	paint painter
 	last  sample
 	table table
+
+	groups table // of addresses
 }
 
 // A sample is a status and when it was received.
@@ -143,11 +145,23 @@ func (s *screen) title(v view, st sample, found map[[2]string]rates) string {
 	if sum.refused > 0 {
 		text += "  " + v.paint.paint(red, "refused "+rate(sum.refused, ""))
 	}
+	if st.Pair != nil {
+		text += "  pair " + v.paint.state(st.Pair.State)
+	}
 	return text + "  up " + since(st.at, st.Started)
 }
 
-// body is the table of services and backends.
-func (s *screen) body(v view, st sample, found map[[2]string]rates) []string {
+// body is the groups of addresses, and the table of services and backends.
+func (s *screen) body(v view, st sample, found map[[2]string]rates) (lines []string) {
+	if len(st.Addresses) > 0 {
+		s.groups.room = s.table.room
+		v.addressRows(&s.groups, st.Addresses, false)
+		lines = s.groups.lines(s.paint)
+		if len(st.Services) == 0 {
+			return lines
+		}
+		lines = append(lines, "")
+	}
 	s.table.columns = []column{
 		left("SERVICE", 12), {title: "ADDRESS", least: 21, drop: 3}, left("STATE", 5), {title: "WEIGHT", right: true, drop: 1},
 		right("ACTIVE", 7), {title: "INACTIVE", right: true, drop: 2},
@@ -171,5 +185,5 @@ func (s *screen) body(v view, st sample, found map[[2]string]rates) []string {
 	if len(st.Services) == 0 {
 		return []string{"no services"}
 	}
-	return s.table.lines(s.paint)
+	return append(lines, s.table.lines(s.paint)...)
 }

@@ -103,6 +103,14 @@ func span(d time.Duration) string {
 	return fmt.Sprintf("%dd", d/day)
 }
 
+// micro is a short time for a person: span says no more than <1ms of it.
+func micro(d time.Duration) string {
+	if d > 0 && d < time.Millisecond {
+		return strconv.Itoa(max(int(d.Microseconds()), 1)) + "us"
+	}
+	return span(d)
+}
+
 // since is the time from t to now; a clock that was set back makes it nothing.
 func since(now, t time.Time) string { return span(max(now.Sub(t), 0)) }
 
@@ -233,11 +241,11 @@ func (p painter) paint(st style, s string) string {
 // state paints the state of a node, a service or a backend.
 func (p painter) state(s string) string {
 	switch s {
-	case "up", "well":
+	case "up", "well", "active", "synced":
 		return p.paint(green, s)
-	case "down", "degraded":
+	case "down", "degraded", "fault":
 		return p.paint(red, s)
-	case "drain", "stopping":
+	case "drain", "stopping", "syncing":
 		return p.paint(yellow, s)
 	}
 	return plain(s)

@@ -5,9 +5,19 @@ import "strings"
 // sibling is a line that an example needs beside the key that it is about.
 type sibling struct{ name, text string }
 
-// around is what must stand before and after the keys of a mapping.
-func around(path string) (before, after []sibling) {
+// around is what must stand before and after a key of the mapping at path.
+func around(path, name string) (before, after []sibling) {
 	switch {
+	case path == "pair":
+		return []sibling{{"listen", "10.0.0.11:7420"}, {"peer", "10.0.0.12:7420"}}, nil
+	case path == "addresses":
+		return []sibling{{"name", "front"}, {"interface", "eth0"}, {"addresses", "[10.0.0.100/24]"}}, nil
+	case path == "addresses[].vrrp" && name == "preempt_delay":
+		return []sibling{{"id", "51"}, {"preempt", "true"}}, nil
+	case path == "addresses[].vrrp":
+		return []sibling{{"id", "51"}}, nil
+	case path == "addresses[].track" && name != "interfaces":
+		return []sibling{{"command", "[/usr/local/bin/check-db]"}}, nil
 	case path == "services":
 		return []sibling{{"name", "web"}, {"listen", `":8080"`}}, []sibling{{"backends", "\n- address: 10.0.0.21:80"}}
 	case path == "services[].backends":
@@ -16,6 +26,10 @@ func around(path string) (before, after []sibling) {
 		return []sibling{{"expect", `"+PONG"`}}, nil
 	case strings.HasSuffix(path, ".command"):
 		return []sibling{{"argv", "[/usr/local/bin/check-db]"}}, nil
+	case path == "" && name == "addresses": // no service is needed
+		return nil, nil
+	case path == "" && name == "pair":
+		return nil, []sibling{{"addresses", "\n- name: front\n  interface: eth0\n  addresses: [10.0.0.100/24]\n  vrrp: {id: 51}"}}
 	case path == "": // the whole file
 		return nil, []sibling{{"services", "\n- name: web\n  listen: \":8080\"\n  backends:\n    - address: 10.0.0.21:80"}}
 	}
@@ -36,8 +50,8 @@ func exampleFile(k *key) string {
 
 // putKeys writes the mapping at path, which has the key that the chain leads to.
 func putKeys(b *strings.Builder, path string, chain []*key, by string) {
-	before, after := around(path)
 	next := chain[0]
+	before, after := around(path, next.name)
 	put := func() {
 		b.WriteString(by + next.name + ":")
 		if len(chain) == 1 {

@@ -25,9 +25,9 @@ func keyPages(f files, keys []*key) {
 	b.WriteString("\n## A file\n\nThe least that does something:\n\n" + fenced("yaml", exampleFile(find(keys, "services"))) +
 		"\n[packaging/holdfast.yaml](../../../packaging/holdfast.yaml) has every key, with its default.\n\n" +
 		"## Not in this version\n\n" +
-		"Keys and values whose work is still to come (`pair`, `addresses`, `waiting`, `rehome`, `client_address`, `sources`,\n" +
-		"`accept_proxy`, `send_proxy`, `keepalive`; `engine: packet`; `on_backend_lost: hold` and `rehome`) are refused with \"not supported\n" +
-		"by this version\", never ignored.\n")
+		"Keys and values whose work is still to come (`waiting`, `rehome`, `client_address`, `sources`, `accept_proxy`,\n" +
+		"`send_proxy`, `keepalive`; `engine: packet`; `on_backend_lost: hold` and `rehome`) are refused with \"not supported by this\n" +
+		"version\", never ignored.\n")
 	f[keyDir+"README.md"] = []byte(b.String())
 }
 

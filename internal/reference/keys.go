@@ -135,18 +135,21 @@ func fieldComments(dir string) (map[string]string, error) {
 
 // kinds are the types of keys, in more words than the schema has.
 var kinds = map[string]string{
-	"address":                       "an address",
-	"address, or list of addresses": "an address, or a list of them",
-	"duration":                      "a duration: a number with its unit, as `100ms`, `2s`, `5m` or `1h30m`",
-	"list of mappings":              "a list of mappings",
-	"list of networks":              "a list of networks, or of single addresses",
-	"list of texts":                 "a list of texts",
-	"mapping":                       "a mapping",
-	"mode":                          "permission bits in octal, in quotes",
-	"one of":                        "one of the words below",
-	"text":                          "a text",
-	"true or false":                 "`true` or `false`",
-	"whole number":                  "a whole number",
+	"address":                         "an address",
+	"address, or list of addresses":   "an address, or a list of them",
+	"IP address":                      "an IP address",
+	"duration":                        "a duration: a number with its unit, as `100ms`, `2s`, `5m` or `1h30m`",
+	"list of addresses with a length": "a list of addresses, each with the length of its network",
+	"list of IP addresses":            "a list of IP addresses",
+	"list of mappings":                "a list of mappings",
+	"list of networks":                "a list of networks, or of single addresses",
+	"list of texts":                   "a list of texts",
+	"mapping":                         "a mapping",
+	"mode":                            "permission bits in octal, in quotes",
+	"one of":                          "one of the words below",
+	"text":                            "a text",
+	"true or false":                   "`true` or `false`",
+	"whole number":                    "a whole number",
 }
 
 func (k *key) kind() string { return kinds[k.Type] }
@@ -186,6 +189,8 @@ func (k *key) standard(n note) string {
 	switch {
 	case k.Required:
 		return "none: it must be there"
+	case k.Without != "":
+		return "none: it must be there, unless " + code(k.Without) + " is"
 	case n.without != "":
 		return n.without
 	case k.Unset != "":

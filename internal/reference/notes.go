@@ -13,16 +13,22 @@ type note struct {
 
 // What a reload does.
 const (
-	forNew     = "Holds for clients that come after the reload. Established connections are not touched."
-	forAll     = "Holds at once, for established connections too."
-	keysInside = "See the keys in it."
-	notByOne   = "Cannot be changed by a reload: it is refused, and says so. Restart the node."
-	checksAnew = "The checks begin anew with the new value. A backend that is up or down stays so until they say otherwise."
+	forNew       = "Holds for clients that come after the reload. Established connections are not touched."
+	forAll       = "Holds at once, for established connections too."
+	keysInside   = "See the keys in it."
+	notByOne     = "Cannot be changed by a reload: it is refused, and says so. Restart the node."
+	forAddresses = "Holds at once; nothing moves by it."
+	movesGroup   = "The group is released, and taken again with the new value: change the backup first, then `holdfast address release`, then the other node."
+	checksAnew2  = "The command is run anew with the new value. What the group is stays so until it says otherwise."
+	forNotify    = "Holds for the next change of role."
+	notifyMore   = "It runs as the node's own user. What it writes is logged, its failure is an event and a problem in `status`, and its end is awaited only by the next command of the same group."
+	checksAnew   = "The checks begin anew with the new value. A backend that is up or down stays so until they say otherwise."
 )
 
 const (
 	seeBounds    = "[Choose the bounds](../../guide/bounds.md) says what a value costs."
 	seeDaemon    = "[Run the daemon](../../guide/daemon.md) has the whole story."
+	seeAddresses = "[Own an address](../../guide/addresses.md) has the whole story."
 	seeMaintain  = "[Drain a backend for maintenance](../../guide/maintenance.md) has the whole story."
 	checkTarget  = "The connections of clients still go to the backend's address: only the check goes elsewhere."
 	oneCheck     = "Exactly one of `tcp`, `http`, `exchange`, `command` and `none` may be there."
@@ -35,6 +41,89 @@ var notes = map[string]note{
 		reload:  "The new name is in everything that is said from then on.",
 		example: `lb1`,
 	},
+
+	"pair": {
+		without: "a single node",
+		reload:  keysInside,
+		example: `{listen: 10.0.0.11:7420, peer: 10.0.0.12:7420, witness: 10.0.0.1}`,
+		more:    seeAddresses,
+	},
+	"pair.listen": {reload: notByOne, example: `10.0.0.11:7420`, more: "Only the peer gets in: whoever has no key of the pair is turned away, and counted."},
+	"pair.peer": {
+		reload: notByOne, example: `10.0.0.12:7420`,
+		more: "Best over another network than that of the clients: then a break of one of the two changes nothing.",
+	},
+	"pair.keys": {
+		reload: notByOne, example: `/etc/holdfast/pair`,
+		more: "`holdfast pair init` makes them for both nodes; nothing in them expires.",
+	},
+	"pair.witness": {
+		reload: forAddresses, example: `10.0.0.1`,
+		more: "Without a witness, a node that is cut off from the other one alone (a cable, a switch) goes on owning its addresses, and so does the other one: whoever is reached by a client then depends on the network. " + seeAddresses,
+	},
+
+	"addresses": {
+		without: "none",
+		reload:  "A group is known by its name. A new one begins as backup; one that is gone is released, to the other node if it still has it. Where only `track` and `notify` differ, nothing moves.",
+		example: "\n- name: front\n  interface: eth0\n  addresses: [10.0.0.100/24, \"2001:db8::100/64\"]\n  vrrp: {id: 51}",
+		more:    seeAddresses,
+	},
+	"addresses[].name": {
+		reload: "Another name is another group: the one before is released.", example: `front`,
+		more: "The two nodes find each other's groups by it.",
+	},
+	"addresses[].interface": {
+		reload: movesGroup, example: `eth0`,
+		more: "It need not exist yet when the node starts: the group is in `fault` until it does, and has a carrier.",
+	},
+	"addresses[].addresses": {
+		reload: movesGroup, example: `[10.0.0.100/24, 10.0.0.101/24, "2001:db8::100/64"]`,
+		more: "Nobody else may set them: no network manager, no script. The node adds them with a lifetime of two seconds, and renews it, so that they leave by themselves from a node that is frozen.",
+	},
+	"addresses[].vrrp": {
+		without: "no election: this node owns the group whenever it is well",
+		reload:  keysInside,
+		example: `{id: 51, priority: 200, interval: 100ms}`,
+		more:    "The other node may also be a router that speaks VRRP version 3, as keepalived with `vrrp_version 3`. " + seeAddresses,
+	},
+	"addresses[].vrrp.id":       {reload: movesGroup, example: `51`},
+	"addresses[].vrrp.priority": {reload: forAddresses, example: `100`},
+	"addresses[].vrrp.interval": {
+		reload: movesGroup + " Until the other node has the same, its adverts are reported as contradicting.", example: `10ms`,
+		more: "A takeover takes three intervals and up to one more: 40 ms at `10ms`, 400 ms at `100ms`. The node that owns the group sends one advert an interval, of some 60 bytes for each family.",
+	},
+	"addresses[].vrrp.preempt": {
+		reload: forAddresses, example: `true`,
+		more: "Without it the group stays where it is until it has to move: one move less.",
+	},
+	"addresses[].vrrp.preempt_delay": {reload: forAddresses, example: `1m`},
+	"addresses[].vrrp.peers": {
+		reload: forAddresses, example: `[10.0.0.12]`,
+		more: "Where the network carries no multicast, as in most clouds.",
+	},
+	"addresses[].track": {
+		without: "nothing but the interface",
+		reload:  keysInside,
+		example: `{interfaces: [eth1], command: [/usr/local/bin/check-db], interval: 1s, fall: 3, rise: 2}`,
+		more:    seeAddresses,
+	},
+	"addresses[].track.interfaces": {reload: forAddresses, example: `[eth1]`},
+	"addresses[].track.command": {
+		reload: "The new command takes the place of the one before; what the group is stays so until it says otherwise.", example: `[/usr/bin/pg_isready, -q]`,
+		more: "It must judge this node alone: a command that asks the other node makes both fall together.",
+	},
+	"addresses[].track.interval": {reload: checksAnew2, example: `500ms`},
+	"addresses[].track.fall":     {reload: checksAnew2, example: `2`},
+	"addresses[].track.rise":     {reload: checksAnew2, example: `1`},
+	"addresses[].notify": {
+		without: "nobody",
+		reload:  keysInside,
+		example: `{active: [/etc/holdfast/notify, promote], backup: [/etc/holdfast/notify, follow]}`,
+		more:    seeAddresses,
+	},
+	"addresses[].notify.active": {reload: forNotify, example: `[/etc/holdfast/postgresql-active]`, more: notifyMore},
+	"addresses[].notify.backup": {reload: forNotify, example: `[/etc/holdfast/postgresql-backup]`, more: notifyMore},
+	"addresses[].notify.fault":  {reload: forNotify, example: `[/usr/bin/logger, -t, holdfast, fault]`, more: notifyMore},
 
 	"services": {
 		reload: "A service is known by its name. A new one begins to listen; of one that is there, only what differs changes; one that is gone stops listening, " +

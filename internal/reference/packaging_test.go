@@ -159,3 +159,21 @@ func TestDropIns(t *testing.T) {
 		t.Errorf("systemd-analyze verify: %v\n%s\n%s", err, out, text)
 	}
 }
+
+// The guide shows the very files that are in packaging, and are tested.
+func TestExamplesOfTheGuide(t *testing.T) {
+	guide := read(t, "docs/guide/addresses.md")
+	for _, name := range []string{"holdfast.yaml", "settings", "role"} {
+		if !strings.Contains(guide, "\n"+strings.TrimRight(read(t, "packaging/examples/postgresql/"+name), "\n")+"\n```\n") {
+			t.Errorf("docs/guide/addresses.md shows another %s than packaging/examples/postgresql has", name)
+		}
+	}
+	if info, err := os.Stat(filepath.Join(root, "packaging/examples/postgresql/role")); err != nil || info.Mode().Perm()&0o111 == 0 {
+		t.Errorf("role cannot be run: %v, %v", info, err)
+	}
+	for _, name := range []string{"role", "settings"} {
+		if out, err := exec.CommandContext(t.Context(), "sh", "-n", filepath.Join(root, "packaging/examples/postgresql", name)).CombinedOutput(); err != nil {
+			t.Errorf("sh -n %s: %v\n%s", name, err, out)
+		}
+	}
+}
