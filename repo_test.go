@@ -87,6 +87,7 @@ var edges = []edge{
 	{"internal/cli", "health", "flags become a check"},
 	{"internal/cli", "internal/config", "one parser of addresses, for arguments and the file"},
 	{"internal/cli", "internal/node", "what the run command runs"},
+	{"internal/cli", "internal/pair", "the keys of two nodes"},
 	{"internal/cli", "internal/probe", "what the laboratory lacks here"},
 	{"internal/cli", "internal/daemon", "what the relay command runs"},
 	{"internal/cli", "internal/sys", "terminals; a demonstration gets more of the processors"},

@@ -135,6 +135,7 @@ with a lie: a cut download ends in a reset, not in a clean end of stream.`,
 	add(groupRun, newCheck(s))
 	add(groupLook, newStatus(s), newServices(s), newBackends(s), newConnections(s), newAddresses(s), newEvents(s), newTop(s))
 	add(groupChange, newReload(s), newBackend(s), newConnection(s), newAddress(s), newNode(s))
+	add(groupMore, newPair(s))
 	add(groupMore, more...)
 	add(groupMore, newCompletion(), newVersion())
 	root.SetHelpCommandGroupID(groupMore)
