@@ -133,10 +133,32 @@ func (d direction) attach(ifindex int, prog *ebpf.Program, f found) error {
 	return nil
 }
 
-// detach takes a program off. One that is not there, or whose interface is
-// gone, is no error.
-func (d direction) detach(ifindex int, prog *ebpf.Program) error {
-	err := link.RawDetachProgram(link.RawDetachProgramOptions{Target: ifindex, Program: prog, Attach: d.place})
+// shares says whether the program that was found uses the map of slots id: it
+// guards what we know, whoever has loaded it.
+func (f found) shares(id ebpf.MapID) bool {
+	m := f.maps[programsMapHf1Slots]
+	if m == nil {
+		return false
+	}
+	its, err := mapID(m)
+	return err == nil && its == id
+}
+
+// detach takes off the program that uses the map of slots id. That there is
+// none, or no interface, is no error.
+func (d direction) detach(ifindex int, id ebpf.MapID) error {
+	f, err := d.find(ifindex)
+	if errors.Is(err, syscall.ENODEV) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer f.close()
+	if !f.shares(id) {
+		return nil
+	}
+	err = link.RawDetachProgram(link.RawDetachProgramOptions{Target: ifindex, Program: f.prog, Attach: d.place})
 	if err == nil || errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ENODEV) {
 		return nil
 	}

@@ -15,8 +15,8 @@ const (
 	Closed Mode = iota
 	// Own: everything, while the lease runs.
 	Own
-	// Handing: as Own, but a segment that begins a TCP connection to the
-	// address goes on to the peer.
+	// Handing: as Own, but TCP segments to the address go on to the peer unless
+	// this machine's kernel has their connection: new connections begin there.
 	Handing
 	// Taking: to the address only what the peer has sent on, from the address
 	// only IP. Nobody learns of it by ARP or neighbour discovery: neighbours
@@ -68,6 +68,6 @@ type Counters struct {
 	ClaimsOut   uint64 `json:"claims_out"`    // ARP and neighbour discovery that would have claimed one: dropped
 	NotFromPeer uint64 `json:"not_from_peer"` // Taking: frames that the peer did not send on: dropped
 	Unnamed     uint64 `json:"unnamed"`       // Taking: questions for a neighbour, sent without naming the address
-	Handed      uint64 `json:"handed"`        // Handing: new connections sent on to the peer
-	PassedOn    uint64 `json:"passed_on"`     // Passing: frames sent on to the peer
+	Handed      uint64 `json:"handed"`        // Handing: segments of other connections than ours, sent on to the peer
+	PassedOn    uint64 `json:"passed_on"`     // Passing: IP frames sent on to the peer
 }

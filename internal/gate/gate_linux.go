@@ -208,13 +208,9 @@ func (g *Gate) Attached() (bool, error) {
 		if err != nil {
 			return false, fmt.Errorf("lease gate on interface %d: %w", g.ifindex, err)
 		}
-		ours := false
-		if m := f.maps[programsMapHf1Slots]; m != nil {
-			id, err := mapID(m)
-			ours = err == nil && id == g.slotsID
-		}
+		shares := f.shares(g.slotsID)
 		f.close()
-		if !ours {
+		if !shares {
 			return false, nil
 		}
 	}
@@ -239,8 +235,8 @@ func (g *Gate) Detach() error {
 	errs = append(errs, err)
 	g.mu.Unlock()
 	if !others {
-		for i, d := range directions {
-			errs = append(errs, d.detach(g.ifindex, g.program(i)))
+		for _, d := range directions {
+			errs = append(errs, d.detach(g.ifindex, g.slotsID))
 		}
 	}
 	if err := errors.Join(append(errs, g.Close())...); err != nil {
@@ -300,17 +296,26 @@ func (g *Gate) find(addr netip.Addr) (slot uint32, ok bool, err error) {
 	if !addr.IsValid() {
 		return 0, false, errors.New("it is no address")
 	}
-	err = g.objects.Hf1Slots.Lookup(key(addr), &slot)
+	slot, err = g.lookup(addr)
 	switch {
 	case errors.Is(err, ebpf.ErrKeyNotExist):
 		return 0, false, nil
 	case err != nil:
 		return 0, false, err
-	case slot >= Addresses:
-		return 0, false, fmt.Errorf("the map names slot %d, and there are %d", slot, Addresses)
 	}
 	g.slots[addr] = slot
 	return slot, true, nil
+}
+
+// lookup asks the map that the programs ask.
+func (g *Gate) lookup(addr netip.Addr) (slot uint32, err error) {
+	if err := g.objects.Hf1Slots.Lookup(key(addr), &slot); err != nil {
+		return 0, err
+	}
+	if slot >= Addresses {
+		return 0, fmt.Errorf("the map names slot %d, and there are %d", slot, Addresses)
+	}
+	return slot, nil
 }
 
 // add claims a slot and tells the programs of it once it is filled.

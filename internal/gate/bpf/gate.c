@@ -159,14 +159,43 @@ static __always_inline int send_on(struct __sk_buff *skb, const struct start *f,
 	return bpf_redirect(skb->ifindex, 0);
 }
 
-// Whether the TCP header at offset begins a connection.
-static __always_inline int begins(struct __sk_buff *skb, __u32 offset)
+// Whether the TCP segment whose header is at offset belongs to no connection
+// of this machine: it begins one, or it is of one that the peer has.
+static __always_inline int strange(struct __sk_buff *skb, const struct start *f, const struct address *to, __u32 offset)
 {
 	const __u8 syn = 0x02, ack = 0x10;
-	__u8 flags;
-	if (bpf_skb_load_bytes(skb, offset + 13, &flags, 1))
+	struct {
+		__be16 source, dest;
+		__be32 seq, ack_seq;
+		__u8 length, flags;
+	} tcp;
+	struct bpf_sock_tuple tuple = {};
+	struct bpf_sock *sk;
+	int listens;
+
+	if (bpf_skb_load_bytes(skb, offset, &tcp, 14))
 		return 0;
-	return (flags & (syn | ack)) == syn;
+	if ((tcp.flags & (syn | ack)) == syn)
+		return 1;
+	if (f->type == bpf_htons(ETH_P_IP)) {
+		tuple.ipv4.saddr = f->ip4.src;
+		tuple.ipv4.daddr = f->ip4.dst;
+		tuple.ipv4.sport = tcp.source;
+		tuple.ipv4.dport = tcp.dest;
+		sk = bpf_skc_lookup_tcp(skb, &tuple, sizeof(tuple.ipv4), BPF_F_CURRENT_NETNS, 0);
+	} else {
+		if (bpf_skb_load_bytes(skb, ETH_HLEN + 8, tuple.ipv6.saddr, 16))
+			return 0;
+		__builtin_memcpy(tuple.ipv6.daddr, to, 16);
+		tuple.ipv6.sport = tcp.source;
+		tuple.ipv6.dport = tcp.dest;
+		sk = bpf_skc_lookup_tcp(skb, &tuple, sizeof(tuple.ipv6), BPF_F_CURRENT_NETNS, 0);
+	}
+	if (!sk)
+		return 1;
+	listens = sk->state == BPF_TCP_LISTEN;
+	bpf_sk_release(sk);
+	return listens;
 }
 
 // An IP frame to address a. tcp is where its TCP header is, or 0.
@@ -178,7 +207,7 @@ static __always_inline int ip_in(struct __sk_buff *skb, const struct start *f, c
 		return drop(CLOSED_IN);
 	case HANDING:
 		// A frame that the peer sent on is not sent back.
-		if (tcp && skb->pkt_type == PACKET_HOST && !from_peer(f, what) && begins(skb, tcp))
+		if (tcp && skb->pkt_type == PACKET_HOST && !from_peer(f, what) && strange(skb, f, a, tcp))
 			return send_on(skb, f, what, HANDED);
 		return NEXT;
 	case TAKING:
