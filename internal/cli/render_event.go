@@ -68,7 +68,7 @@ func (p *eventPrinter) cause(c *admin.ConnectionEnd) string {
 	switch c.Cause {
 	case "closed":
 		st = green
-	case "reset", "idle_timeout", "drained", "operator", "shutdown":
+	case "reset", "idle_timeout", "drained", "operator", "shutdown", "address":
 		st = yellow
 	}
 	return p.paint.paint(st, text) + " by " + plain(c.By)

@@ -31,7 +31,7 @@ func nodeMetrics() Group {
 		}, {
 			Name: "holdfast_problems", Labels: []string{"code"},
 			Help:  "How many problems the node has now, by kind.",
-			About: "The kinds: `service_down`, `backend_down`, `reload_refused`, `limit_reached`, `accept_queue`, `listener_gone`, `events_lost`. One alert on `> 0` misses nothing that the node itself would complain about.",
+			About: "The kinds: `service_down`, `backend_down`, `reload_refused`, `limit_reached`, `accept_queue`, `listener_gone`, `events_lost`; of addresses and the pair those of [the guide](../guide/addresses.md#when-it-does-not-do-what-it-should). One alert on `> 0` misses nothing that the node itself would complain about.",
 			read: func(n *node, set setFunc) {
 				codes := slices.Clone(problemCodes)
 				for _, p := range n.Problems {

@@ -59,6 +59,23 @@ func full() *fake {
 				{Name: "descriptors", Used: 40, Max: 10000},
 				{Name: "memory", Used: 1 << 20, Max: 1 << 30, Reached: 1, Last: at(3001, 0)},
 			},
+			Pair: &admin.Pair{
+				State: "syncing", Since: at(1002, 0), Listen: "10.0.0.11:7420", Peer: "10.0.0.12:7420", Node: "lb2", RTT: admin.Seconds(200 * time.Microsecond),
+				Digest: "00ff", Own: "00fe", Differs: []string{"services.redis"}, Unprotected: 7, Connects: 2, Strangers: map[string]uint64{"wrong key": 3, "no key": 1},
+			},
+			Elector: &admin.Elector{State: "up"},
+			Addresses: []admin.AddressGroup{
+				{
+					Name: "front", Addresses: []string{"10.0.0.100/24", "2001:db8::100/64"}, Present: []string{"10.0.0.100"}, Role: "active", Since: at(1003, 0), Epoch: 7,
+					Lease: admin.Seconds(268 * time.Millisecond), Interface: "eth0", VRRPID: 51, Priority: 200,
+					Adverts: admin.Adverts{
+						Sent: 100, Received: 50, Late: 1, Failed: 2, Invalid: 3, Alien: 4, Forged: 5, MaxGap: admin.Seconds(110 * time.Millisecond), MaxHeard: admin.Seconds(402 * time.Millisecond),
+					},
+					Takeovers: map[string]uint64{"silence": 1, "handover": 2, "a_new_one": 3}, Conflicts: 8, Restored: 9, Asked: 12, Answered: 10,
+					Gate: admin.Gate{InForce: true, Dropped: 11}, Witness: &admin.Witness{Address: "10.0.0.1", Answers: true},
+				},
+				{Name: "lone", Addresses: []string{"192.0.2.7/24"}, Role: "fault", Interface: "eth1"},
+			},
 			Services: []admin.Service{{
 				Name: "redis", Engine: "relay", State: "up", Active: 9, Inactive: 3, Total: 100, BytesIn: 1000, BytesOut: 2000,
 				Listen: []admin.Listener{
@@ -257,7 +274,7 @@ func TestEmpty(t *testing.T) {
 			t.Errorf("%s is missing in\n%s", want, text)
 		}
 	}
-	for _, without := range []string{"holdfast_config", "holdfast_memory_limit_bytes", "holdfast_start_time", "holdfast_limit_last"} {
+	for _, without := range []string{"holdfast_pair", "holdfast_elector", "holdfast_address", "holdfast_adverts", "holdfast_witness", "holdfast_config", "holdfast_memory_limit_bytes", "holdfast_start_time", "holdfast_limit_last"} {
 		if strings.Contains(text, without) {
 			t.Errorf("%s is known of a node that does not know it:\n%s", without, text)
 		}
@@ -302,6 +319,22 @@ func TestRemovedAndAddedAgain(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// A node that knows nothing of the other one does not say that they agree, and
+// one that knows each part does.
+func TestConfigurationsOfThePair(t *testing.T) {
+	for want, p := range map[string]*admin.Pair{
+		"":  {State: "down", Own: "00"},
+		"1": {State: "synced", Own: "00", Digest: "00"},
+		"0": {State: "synced", Own: "00", Digest: "01"},
+	} {
+		text := ours(scrape(t, &fake{status: admin.Status{Node: "lb1", Pair: p}}, "text/plain"))
+		got := regexp.MustCompile(`(?m)^holdfast_pair_configuration_equal (\d)$`).FindStringSubmatch(text)
+		if (got == nil) != (want == "") || got != nil && got[1] != want {
+			t.Errorf("%+v: %v, want %q", p, got, want)
+		}
 	}
 }
 

@@ -114,6 +114,9 @@ var (
 	problemCodes = []string{
 		admin.ProblemServiceDown, admin.ProblemBackendDown, admin.ProblemReloadRefused,
 		admin.ProblemLimit, admin.ProblemAcceptQueue, admin.ProblemListenerGone, admin.ProblemEventsLost,
+		admin.ProblemAddressFault, admin.ProblemAddressConflict, admin.ProblemAddressReleased, admin.ProblemForgedAdverts, admin.ProblemAdvertsLost,
+		admin.ProblemPairDown, admin.ProblemPairSyncing, admin.ProblemConfiguration, admin.ProblemWitness,
+		admin.ProblemElectorDown, admin.ProblemElector, admin.ProblemNoLeaseGate, admin.ProblemNotify,
 	}
 
 	// refusals are the causes by which a client gets nothing.
@@ -126,7 +129,7 @@ var (
 		{"reset", byClient}, {"reset", byBackend},
 		{"dead_peer", byClient}, {"dead_peer", byBackend},
 		{"backend_down", byBackend},
-		{"idle_timeout", byHoldfast}, {"drained", byHoldfast}, {"operator", byHoldfast}, {"shutdown", byHoldfast},
+		{"idle_timeout", byHoldfast}, {"drained", byHoldfast}, {"operator", byHoldfast}, {"shutdown", byHoldfast}, {"address", byHoldfast},
 	}
 )
 
