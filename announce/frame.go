@@ -48,7 +48,10 @@ var (
 func GratuitousARP(b []byte, mac MAC, addr netip.Addr, reply bool) []byte {
 	op, to := uint16(arpRequest), MAC{}
 	if reply {
-		op, to = arpReply, broadcast
+		// Linux takes a reply to itself for news only if it repeats the sender's
+		// MAC as the target's; another one does not replace what it has learnt in
+		// the last second (arp_is_garp, locktime).
+		op, to = arpReply, mac
 	}
 	b = appendEthernet(b, broadcast, mac, typeARP)
 	return appendARP(b, op, mac, addr, to, addr)
