@@ -57,10 +57,10 @@ type Do uint8
 
 // What there is to do, with the fields of [Action] that belong to it.
 //
-// The order of a takeover is SendAdvert, Lease, Own, SendBeat, Report: the
-// peer's evidence leaves before the lease that it allows. So it is at every
-// renewal: SendAdvert, then Lease. The order at the end is Withdraw (which closes
-// the lease before the addresses go), SendAdvert of priority 0, SendBeat, Report.
+// The order of a takeover is SendAdvert, Lease, Own: the peer's evidence leaves
+// before the lease that it allows. So it is at every renewal: SendAdvert, then
+// Lease. The order at the end is Withdraw (which closes the lease before the
+// addresses go), then SendAdvert of priority 0. SendBeat is the last of a call.
 const (
 	_ Do = iota
 
@@ -114,7 +114,7 @@ const (
 
 	// Withdraw closes the lease, then takes the addresses away. Frames that
 	// still come for them are passed on to MAC for some seconds, if it is not
-	// zero. Cause says why.
+	// zero. It ends Hand and Drain. Cause says why.
 	Withdraw
 
 	// Report says what has happened, for logs, events and status: What, and the

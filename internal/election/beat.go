@@ -8,8 +8,7 @@ import (
 	"time"
 )
 
-// Phase is where a node stands in what needs both: a planned move, or who takes
-// over first.
+// Phase is where a node stands in a planned move.
 type Phase uint8
 
 // The phases.
@@ -25,7 +24,7 @@ const (
 )
 
 func (p Phase) String() string {
-	return name(p, "Phase", "none", "offering", "handing", "granted", "ready", "refusing", "wanting", "claiming")
+	return name(p, "Phase", "none", "offering", "handing", "granted", "ready", "refusing", "wanting")
 }
 
 // Beat is what one node tells the other of a group, over the link. Each holds
@@ -122,7 +121,7 @@ func ParseBeat(b []byte) (Beat, error) {
 	x.Interval, x.Hold = time.Duration(number(5)), time.Duration(number(6))
 	x.MAC = MAC(b[beatHeader-7:])
 	switch {
-	case x.Role > Fault || x.Phase > Claiming || b[3] > flagRunning|flagWell|flagAble:
+	case x.Role > Fault || x.Phase > Wanting || b[3] > flagRunning|flagWell|flagAble:
 		return Beat{}, fmt.Errorf("election: beat has role %d, phase %d, flags %#x: not all of them are known", b[1], b[2], b[3])
 	case x.Stamp < 0 || x.Echo < 0 || x.Interval < 0 || x.Interval > time.Hour || x.Hold < 0 || x.Hold > time.Hour:
 		return Beat{}, fmt.Errorf("election: beat has stamp %d, echo %d, interval %d, hold %d: not all of them can be", x.Stamp, x.Echo, x.Interval, x.Hold)

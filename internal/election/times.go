@@ -73,7 +73,8 @@ type Times struct {
 	// 250 ms. Quick is the same after an advert that says that the owner stops.
 	Spacing, Quick time.Duration
 
-	// Reflect is between two questions on behalf of the peer: I / 4, 2 to 250 ms.
+	// Reflect is between two questions to the witness, each with one on behalf of
+	// the peer, and what the peer may take to answer: I / 4, 2 to 250 ms.
 	Reflect time.Duration
 
 	// Beat is between two beats: I, 20 ms to 1 s.
@@ -83,8 +84,8 @@ type Times struct {
 	// not arrive at all: 3 beats and 200 ms, and not less than Down.
 	Patience time.Duration
 
-	// Grace is how long who gave the addresses away does not take them back:
-	// two Downs, at least 500 ms. They are taken within half of it.
+	// Grace is how long who gave the addresses away does not take them back: 6 I,
+	// at least 500 ms. They are taken within half of it.
 	Grace time.Duration
 
 	// Late is how late the caller may be before what it has heard proves
@@ -110,7 +111,7 @@ func NewTimes(priority uint8, interval time.Duration) Times {
 		Reflect:  min(max(interval/4, minSpacing), maxSpacing),
 		Beat:     beat,
 		Patience: max(down, 3*beat+someTime),
-		Grace:    max(2*down, minGrace),
+		Grace:    max(6*interval, minGrace),
 		Late:     interval,
 	}
 }

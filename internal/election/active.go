@@ -1,0 +1,318 @@
+package election
+
+import (
+	"time"
+
+	"github.com/holdfast-net/holdfast/vrrp"
+)
+
+// lease is an owner's right, and what keeps it up.
+type lease struct {
+	until   Instant
+	proof   Instant // the evidence that it rests on
+	advert  Instant // when the next advert leaves
+	ticked  Instant // when the last one left
+	reflect Instant // when to ask the witness for the peer and for us; never: not now
+
+	easing int   // adverts still to come in the rhythm that was, with a longer interval
+	eased  Times // the rhythm that was
+
+	rival     Instant // when an advert of another active node came first
+	contended Instant // when the last one came, in a contention that was reported
+}
+
+// acquire makes this node the owner. The order of the actions is that of Do.
+func (m *Machine) acquire(now Instant, epoch uint64, c Cause) {
+	m.epoch, m.owned = epoch, epoch
+	m.move = move{}
+	m.lease = lease{
+		until: now + int64(m.own.Lease), proof: now,
+		advert: now + int64(m.own.Interval), ticked: now, reflect: never,
+	}
+	m.peer.asked = 0
+	m.advertise()
+	if m.watched() {
+		m.askPeer(now)
+		m.askWitness(now, true)
+	}
+	m.do(Action{Do: Lease, Until: m.lease.until})
+	m.do(Action{Do: Own, Epoch: epoch, Cause: c})
+	m.beat()
+	m.become(now, Active, c)
+}
+
+// advertise sends an advert of this node's priority.
+func (m *Machine) advertise() {
+	if m.s.VRRP {
+		m.do(Action{Do: SendAdvert, Priority: m.s.Priority, Interval: m.s.Interval})
+	}
+}
+
+// rhythm is what the lease follows now.
+func (m *Machine) rhythm() Times {
+	if m.lease.easing > 0 {
+		return m.lease.eased
+	}
+	return m.own
+}
+
+// leaseDeadline is when an owner has something to do next.
+func (m *Machine) leaseDeadline() Instant {
+	at := min(m.lease.advert, m.lease.reflect)
+	if m.watched() {
+		if m.peer.asked != 0 {
+			at = min(at, m.peer.asked+int64(m.own.Reflect))
+		}
+		at = min(at, m.wit.at)
+	}
+	if m.lease.contended != 0 {
+		at = min(at, m.lease.contended+int64(m.own.Down))
+	}
+	return at
+}
+
+func (m *Machine) expireActive(now Instant) {
+	if now >= m.lease.advert {
+		m.tick(now)
+	}
+	if m.watched() {
+		if m.peer.asked != 0 && now >= m.peer.asked+int64(m.own.Reflect) {
+			// The peer's kernel has not answered: the witness decides from here on.
+			m.peer.asked = 0
+			m.lease.reflect = now
+		}
+		if now >= m.lease.reflect || now >= m.wit.at {
+			m.askWitness(now, true)
+			if m.lease.reflect <= now {
+				m.lease.reflect = now + int64(m.own.Reflect)
+			}
+		}
+	}
+	if c := m.lease.contended; c != 0 && now >= c+int64(m.own.Down) {
+		m.lease.contended, m.lease.rival = 0, 0
+		m.do(Action{Do: Announce}) // hosts may have believed the other one
+	}
+}
+
+// tick is one interval of an owner: the advert leaves, then the lease that it
+// allows is extended.
+func (m *Machine) tick(now Instant) {
+	rhythm := m.rhythm()
+	// From deadline to deadline, so that adverts do not drift with the lateness
+	// of the caller; after a longer absence there is no burst.
+	m.lease.advert += int64(rhythm.Interval)
+	if m.lease.advert <= now {
+		m.lease.advert = now + int64(rhythm.Interval)
+	}
+	m.lease.ticked = now
+	m.advertise()
+	if !m.watched() {
+		m.extend(now, now+int64(rhythm.Lease))
+	} else {
+		m.askPeer(now)
+	}
+	if m.lease.easing > 0 {
+		m.lease.easing--
+	}
+}
+
+// extend writes a lease that ends later than the one that runs.
+func (m *Machine) extend(now, until Instant) {
+	if now < m.lease.until && until > m.lease.until {
+		m.lease.until = until
+		m.do(Action{Do: Lease, Until: until})
+	}
+}
+
+// prove takes evidence that the peer, if it lives, has heard from us at or after
+// the instant. Only a watched owner needs it.
+func (m *Machine) prove(now, at Instant) {
+	if !m.watched() || at <= m.lease.proof || at < m.since {
+		return
+	}
+	m.lease.proof = at
+	m.extend(now, at+int64(m.rhythm().Lease))
+}
+
+// askPeer asks the peer's kernel for its own address. The peer's machine sees
+// the question before its kernel answers: an answer proves that it knows that we
+// live.
+func (m *Machine) askPeer(now Instant) {
+	if m.peer.asked != 0 && m.lease.reflect == never {
+		m.lease.reflect = now // the last one was not answered
+	}
+	for _, a := range m.peer.beat.Addresses {
+		if a.Is4() == m.firsts[0].Is4() {
+			from := unspecified(a)
+			if !a.Is4() {
+				from = m.place.source(a) // a probe would be answered to everybody
+			}
+			m.do(Action{Do: Ask, Target: a, From: from})
+			m.peer.asked = now
+			return
+		}
+	}
+	if m.lease.reflect == never {
+		m.lease.reflect = now // no beat has told where the peer is
+	}
+}
+
+// askWitness asks the witness: first for the peer, so that the answer tells it
+// that we live, then for ourselves. An owner's question is proof only because of
+// the first.
+func (m *Machine) askWitness(now Instant, forPeer bool) {
+	w := m.s.Witness
+	switch {
+	case !forPeer:
+	case !w.Is4() && m.role == Active:
+		// The answer to a probe goes to all nodes, and needs no address.
+		m.do(Action{Do: Reflect, Target: w, From: unspecified(w), MAC: m.place.MAC})
+	case w.Is4() && m.peer.beat.MAC != (MAC{}):
+		m.do(Action{Do: Reflect, Target: w, From: unspecified(w), MAC: m.peer.beat.MAC})
+	}
+	m.do(Action{Do: Ask, Target: w, From: m.place.source(w)})
+	m.wit.asks++
+	m.wit.asked, m.wit.pending = now, true
+	m.wit.at = now + int64(m.witnessRest())
+	if !m.wit.lost && m.wit.asks > 1 && now-max(m.wit.last, m.since) > 2*int64(m.witnessRest())+int64(m.own.Down) {
+		m.wit.lost = true
+		m.report(WitnessLost)
+	}
+}
+
+// witnessRest is how often the witness is asked while nothing depends on it.
+func (m *Machine) witnessRest() time.Duration { return max(m.own.Interval, time.Second) }
+
+func (m *Machine) witnessReachable(now Instant) bool {
+	return m.wit.good != 0 && now-m.wit.good <= 2*int64(m.witnessRest())
+}
+
+// answeredByWitness takes the answer to our own question.
+func (m *Machine) answeredByWitness(now Instant) {
+	if !m.wit.pending {
+		return
+	}
+	m.wit.pending, m.wit.good, m.wit.last = false, m.wit.asked, now
+	m.wit.answers++
+	if m.wit.lost {
+		m.wit.lost = false
+		m.report(WitnessBack)
+	}
+	switch m.role {
+	case Active:
+		m.prove(now, m.wit.good)
+	case Backup:
+		m.tryAct(now)
+	}
+}
+
+// answeredByPeer takes the answer of the peer's kernel to an owner.
+func (m *Machine) answeredByPeer(now Instant) {
+	if m.peer.asked == 0 {
+		return
+	}
+	at := m.peer.asked
+	m.peer.asked = 0
+	m.lease.reflect = never
+	m.prove(now, at)
+}
+
+// lose is the end of a lease that was not extended. Nothing is sent: the peer
+// may be the owner already.
+func (m *Machine) lose(now Instant) {
+	c := ByLease
+	if m.watched() && now-m.lease.ticked <= int64(m.own.Interval+m.own.Late) {
+		c = ByWitness
+	}
+	goal := m.move.goal
+	m.withdraw(now, c, MAC{}, false)
+	switch {
+	case goal == goalStop:
+		m.stopped()
+	case !m.well:
+		m.toFault(now, c)
+	default:
+		m.toBackup(now, c)
+	}
+}
+
+// withdraw takes the addresses away; farewell says so to the other routers.
+func (m *Machine) withdraw(now Instant, c Cause, pass MAC, farewell bool) {
+	m.do(Action{Do: Withdraw, Cause: c, MAC: pass})
+	m.lease = lease{}
+	m.move = move{}
+	if m.router != nil && m.router.State() == vrrp.Active {
+		m.router.Shutdown(now)
+	}
+	if farewell && m.s.VRRP {
+		m.do(Action{Do: SendAdvert, Priority: vrrp.PriorityStop, Interval: m.s.Interval})
+	}
+	m.beat()
+}
+
+// changeInterval carries a running lease over to another rhythm. A longer one is
+// announced in three adverts of the old rhythm before the lease becomes longer;
+// with a shorter one the lease is cut before any advert says so.
+func (m *Machine) changeInterval(now Instant, before Times) {
+	switch {
+	case m.own.Interval > before.Interval:
+		m.lease.easing, m.lease.eased = 3, before
+	case m.own.Interval < before.Interval:
+		m.lease.easing = 0
+		m.lease.until = min(m.lease.until, now+int64(m.own.Lease))
+		m.do(Action{Do: Lease, Until: m.lease.until})
+	}
+	m.lease.advert = now
+}
+
+// rival is an advert of the peer while this node is active. One alone may have
+// been sent by a process that was frozen between decision and deed: it takes a
+// second one, later, or a beat of a peer that has heard of us.
+func (m *Machine) rival(now Instant, priority uint8) {
+	if priority == vrrp.PriorityStop {
+		m.advertise()
+		return
+	}
+	if m.lease.rival == 0 || now-m.lease.rival > 2*int64(m.own.Down) {
+		m.lease.rival = now
+		m.beat()
+		return
+	}
+	if now-m.lease.rival >= int64(m.own.Slack) {
+		m.contend(now, priority)
+	}
+}
+
+// contend settles who stays of two active nodes: the higher priority, then
+// First, which both judge alike in every family.
+func (m *Machine) contend(now Instant, priority uint8) {
+	if m.outranked(priority) {
+		m.withdraw(now, ByRank, MAC{}, false)
+		m.toBackup(now, ByRank)
+		return
+	}
+	if m.lease.contended == 0 {
+		m.report(Contended)
+		m.do(Action{Do: Announce})
+		m.advertise()
+		m.beat()
+	}
+	m.lease.contended = now
+}
+
+// outranked says whether a peer of this priority goes before us.
+func (m *Machine) outranked(priority uint8) bool {
+	return priority > m.s.Priority || priority == m.s.Priority && !m.s.First
+}
+
+// supersede takes a new epoch where the peer has had ours as well, while neither
+// heard of the other.
+func (m *Machine) supersede(b Beat) {
+	if b.Owned < m.epoch && b.Epoch <= m.epoch {
+		return
+	}
+	m.epoch = max(m.epoch, b.Epoch, b.Owned) + 1
+	m.owned = m.epoch
+	m.do(Action{Do: Report, What: Superseded, Epoch: m.epoch})
+	m.beat()
+}
