@@ -207,6 +207,10 @@ func (k *checker) checkMetrics() {
 	case !k.listenable(path, a):
 		return
 	}
+	if g, ok := k.Group(a); ok {
+		k.bad(at, path, "%v moves: it is an address of group %s; write one that stays with this node", a.Addr, printable(g.Name))
+		return
+	}
 	for _, l := range k.listeners {
 		if what := conflict(l, a); what != "" {
 			k.bad(at, path, "%v %s; choose another port", a, what)

@@ -140,7 +140,7 @@ func (d *decoder) value(path string, n *node, v reflect.Value, f *field) {
 
 func (d *decoder) list(path string, n *node, v reflect.Value, f *field, inner reflect.Type, structs bool) {
 	if n.kind != sequence {
-		d.wrongKind(path, n, words(v.Type()), f.name)
+		d.wrongKind(path, n, f.words(v.Type()), f.name)
 		return
 	}
 	d.at[path] = n.at
@@ -174,7 +174,7 @@ func (d *decoder) scalar(path string, n *node, v reflect.Value, f *field) bool {
 		return false
 	case scalar:
 	default:
-		d.wrongKind(path, n, words(v.Type()), f.name)
+		d.wrongKind(path, n, f.words(v.Type()), f.name)
 		return false
 	}
 	if text := n.text; slices.Contains(split(f.Tag.Get("later")), text) {
@@ -427,6 +427,12 @@ func (d *decoder) wrongKind(path string, n *node, want, key string) {
 		remedy = fmt.Sprintf("write {address: %s}", quote(n.text))
 	case key == "backends" && n.kind == scalar:
 		remedy = fmt.Sprintf("write [{address: %s}]", quote(n.text))
+	case key == "vrrp" && n.kind == scalar:
+		remedy = fmt.Sprintf("write {id: %s}", printable(n.text))
+	case key == "track" && n.kind == scalar:
+		remedy = fmt.Sprintf("write {command: [%s]}", separate(n.text))
+	case key == "notify" && n.kind != mapping:
+		remedy = "write which command is for which role: {active: [...], backup: [...], fault: [...]}"
 	case key == "drain" && n.kind == scalar:
 		remedy = fmt.Sprintf("write {timeout: %s}", printable(n.text))
 	case want == "mapping" && n.kind == sequence:
@@ -435,8 +441,8 @@ func (d *decoder) wrongKind(path string, n *node, want, key string) {
 		remedy = "write `key: value` lines under it, or {} for its defaults"
 	case strings.HasPrefix(want, "list of ") && n.kind == mapping:
 		remedy = "write a `-` before each entry, or all of them in brackets: [a, b]"
-	case key == "argv" && n.kind == scalar:
-		remedy = fmt.Sprintf("write each argument by itself: [%s]", strings.Join(strings.Fields(printable(n.text)), ", "))
+	case slices.Contains([]string{"argv", "command", "active", "backup", "fault"}, key) && want != "mapping" && n.kind == scalar:
+		remedy = fmt.Sprintf("write each argument by itself: [%s]", separate(n.text))
 	case strings.HasPrefix(want, "list of "):
 		remedy = fmt.Sprintf("write [%s]", printable(n.text))
 	case n.kind == sequence && len(n.items) == 1 && n.items[0].value.kind == scalar:
@@ -444,6 +450,9 @@ func (d *decoder) wrongKind(path string, n *node, want, key string) {
 	}
 	d.bad(n.at, path, "%s where %s belongs; %s", have, article(want), remedy)
 }
+
+// separate is a command line as a list of arguments.
+func separate(text string) string { return strings.Join(strings.Fields(printable(text)), ", ") }
 
 func checkOf(text string) string {
 	for _, k := range []string{"tcp", "none"} {

@@ -56,6 +56,9 @@ func plainAddress(text string) (netip.Addr, error) {
 
 // parseNode understands where a node of a pair is: an IP address and a port.
 func parseNode(text string) (Address, error) {
+	if port := strings.TrimPrefix(text, ":"); port != "" && strings.Trim(port, "0123456789") == "" {
+		return Address{}, fmt.Errorf("%q has no address; write the one that the nodes reach each other by, as 10.0.0.11:%s", text, port)
+	}
 	a, err := ParseBackendAddress(text)
 	switch {
 	case err != nil:
@@ -204,11 +207,12 @@ func (k *checker) checkWitness(w netip.Addr) {
 				known = false
 				continue
 			}
-			same := p.Addr().Is4() == w.Is4()
-			near = near || p.Masked().Contains(w.WithZone("")) || same && w.IsLinkLocalUnicast() && (w.Zone() == "" || w.Zone() == g.Interface)
+			near = near || p.Masked().Contains(w) || w.Is6() && w.IsLinkLocalUnicast() && p.Addr().Is6()
 		}
 	}
 	switch g, ok := k.Group(Address{Addr: w}); {
+	case w.Zone() != "":
+		k.report(path, "%v has a zone, and a witness is asked on the interface of each group; leave the zone out: %v", w, w.WithZone(""))
 	case !ordinary(w):
 		k.report(path, "%v is no address of one other machine; write the gateway's", w)
 	case ok:
@@ -398,6 +402,8 @@ func (k *checker) checkVRRP(path string, g *AddressGroup, seen *groups, has4, ha
 		}
 		peer4, peer6 = peer4 || a.Is4(), peer6 || a.Is6()
 		switch other, moves := k.Group(Address{Addr: a}); {
+		case a.Zone() != "":
+			k.report(p, "%v has a zone, and adverts go out on the interface of the group; leave the zone out: %v", a, a.WithZone(""))
 		case !ordinary(a):
 			k.report(p, "%v is no address of one other machine; write the other node's, or leave `peers` out for multicast", a)
 		case moves:

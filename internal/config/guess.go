@@ -30,7 +30,7 @@ var synonyms = map[string]map[string]string{
 		"check": "track", "health": "track", "track_script": "track", "track_interface": "track", "command": "track", "hooks": "notify", "scripts": "notify",
 	},
 	"VRRP": {
-		"vrid": "id", "virtual_router_id": "id", "router_id": "id", "prio": "priority", "advert_int": "interval", "advertisement_interval": "interval", "nopreempt": "preempt",
+		"vrid": "id", "virtual_router_id": "id", "router_id": "id", "prio": "priority", "advert_int": "interval", "advertisement_interval": "interval",
 		"peer": "peers", "unicast_peer": "peers", "unicast": "peers", "delay": "preempt_delay",
 	},
 	"Track":  {"interface": "interfaces", "nics": "interfaces", "script": "command", "argv": "command", "exec": "command", "every": "interval"},
@@ -91,6 +91,12 @@ func unknownKey(path, key string, t reflect.Type, all []field, n *node) string {
 	}
 	if t.NumField() == 0 {
 		return fmt.Sprintf("unknown key `%s`; nothing is set here: write {}", shown)
+	}
+	if t.Name() == "VRRP" && (key == "nopreempt" || key == "authentication") {
+		return fmt.Sprintf("unknown key `%s`; leave it out: %s", shown, map[string]string{
+			"nopreempt":      "nothing preempts without `preempt: true`",
+			"authentication": "VRRP has none since version 3, and the link of `pair` proves who the other node is",
+		}[key])
 	}
 	if t.Name() == "Health" && (key == "type" || key == "kind" || key == "protocol" || key == "method") {
 		return fmt.Sprintf("unknown key `%s`; the kind of check is a key itself, as `http: {path: /healthz}` or `tcp: {}`", shown)

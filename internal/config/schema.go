@@ -45,11 +45,8 @@ func keys(prefix string, t reflect.Type) []Key {
 		if k.Enum != nil {
 			k.Type = "one of"
 		}
-		switch {
-		case f.Type == reflect.TypeFor[[]Address]():
+		if f.Type == reflect.TypeFor[[]Address]() {
 			k.Type = "address, or list of addresses"
-		case f.Tag.Get("prefix") == "address":
-			k.Type = "list of addresses with a length"
 		}
 		all = append(all, k)
 		if inner, list := structOf(f.Type); inner != nil {
@@ -127,6 +124,15 @@ func structOf(t reflect.Type) (inner reflect.Type, list bool) {
 	default:
 		return nil, false
 	}
+}
+
+// words names a type, that of the field or of its entries, as the reference does.
+func (f *field) words(t reflect.Type) string {
+	w := words(t)
+	if f.Tag.Get("prefix") == "address" {
+		w = strings.NewReplacer("networks", "addresses with a length", "network", "address with a length").Replace(w)
+	}
+	return w
 }
 
 // words names a type as the reference does.

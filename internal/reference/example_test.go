@@ -185,7 +185,22 @@ func TestConfigurationsOfThePages(t *testing.T) {
 	if blocks == 0 {
 		t.Error("the guide has no configuration")
 	}
-	accepted("packaging/holdfast.yaml", read(t, "packaging/holdfast.yaml"))
+	example := read(t, "packaging/holdfast.yaml")
+	accepted("packaging/holdfast.yaml", example)
+	accepted("packaging/examples/postgresql/holdfast.yaml", read(t, "packaging/examples/postgresql/holdfast.yaml"))
+
+	// What is commented out for a pair is right too.
+	from, to := strings.Index(example, "# pair:"), strings.Index(example, "\nservices:")
+	if from < 0 || to < from {
+		t.Fatal("packaging/holdfast.yaml has no pair")
+	}
+	pair := regexp.MustCompile(`(?m)^# `).ReplaceAllString(example[from:to], "")
+	c, err := config.Parse("packaging/holdfast.yaml", []byte(pair))
+	if err != nil {
+		t.Errorf("the pair of packaging/holdfast.yaml: %v\n%s", err, pair)
+	} else if c.Pair == nil || len(c.Addresses) != 1 || c.Addresses[0].VRRP == nil {
+		t.Errorf("the pair of packaging/holdfast.yaml is not whole: %+v", c)
+	}
 
 	_, inner, ok := strings.Cut(read(t, "packaging/container/kubernetes.yaml"), "  holdfast.yaml: |\n")
 	inner, _, end := strings.Cut(inner, "\n---\n")
