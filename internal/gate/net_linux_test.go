@@ -36,7 +36,7 @@ var floating = map[string]netip.Prefix{
 
 // A host is a namespace with one interface on a switch that does not flood.
 type host struct {
-	t     *testing.T
+	t     testing.TB
 	ns    *netns.NS
 	rt    *rtnl.Handle
 	index int
@@ -49,7 +49,7 @@ type host struct {
 }
 
 // hosts connects three hosts: whoever owns the address, its peer, a client.
-func hosts(t *testing.T, family string) (owner, peer, client *host) {
+func hosts(t testing.TB, family string) (owner, peer, client *host) {
 	t.Helper()
 	middle := netnstest.New(t)
 	var rt *rtnl.Handle
@@ -116,7 +116,7 @@ func hosts(t *testing.T, family string) (owner, peer, client *host) {
 	return all[0], all[1], all[2]
 }
 
-func in(t *testing.T, ns *netns.NS, f func() error) {
+func in(t testing.TB, ns *netns.NS, f func() error) {
 	t.Helper()
 	if err := ns.Do(f); err != nil {
 		t.Fatal(err)
@@ -419,7 +419,7 @@ func eachFamily(t *testing.T, f func(t *testing.T, owner, peer, client *host, ad
 	}
 }
 
-func must(t *testing.T, errs ...error) {
+func must(t testing.TB, errs ...error) {
 	t.Helper()
 	if err := errors.Join(errs...); err != nil {
 		t.Fatal(err)
