@@ -31,6 +31,7 @@ type demoFlags struct {
 	family string
 	seed   uint64
 	runs   int
+	beside int
 	policy string
 	fault  string
 	short  bool
@@ -82,6 +83,7 @@ times, a scene is played again, up to twice, and the output says so.`,
 	flags.StringVar(&f.policy, "policy", "", "only the variants with this `policy`")
 	flags.StringVar(&f.fault, "fault", "", "only the variants with this `fault`")
 	flags.IntVar(&f.runs, "runs", 0, "a campaign: play each variant this often, the long ones too, each time with its fault at another random moment")
+	flags.IntVar(&f.beside, "parallel", 1, "of a campaign, play this many runs at the same time: for scenes that mostly wait, and where the machine has room")
 	flags.Uint64Var(&f.seed, "seed", 0, "play what was played with this seed (default: a new one, which is printed)")
 	flags.BoolVar(&f.short, "short", false, "the short demonstration: what shows the main job, in under a minute")
 	flags.StringVarP(&f.output, "output", "o", "text", "text or json")
@@ -130,6 +132,7 @@ type demo struct {
 	families []lab.Family
 	seed     uint64
 	runs     int
+	parallel int
 	short    bool
 	json     bool
 	mu       sync.Mutex // one line at a time
@@ -142,7 +145,7 @@ type chosenScene struct {
 
 func (f *demoFlags) parse(cmd *cobra.Command, args []string) (*demo, error) {
 	campaign := cmd.Flags().Changed("runs")
-	d := &demo{runs: f.runs, seed: f.seed, short: f.short, json: f.output == "json"}
+	d := &demo{runs: f.runs, parallel: f.beside, seed: f.seed, short: f.short, json: f.output == "json"}
 	if !cmd.Flags().Changed("seed") {
 		d.seed = uint64(rand.Uint32()) // short enough to be typed again
 	}
@@ -158,6 +161,12 @@ func (f *demoFlags) parse(cmd *cobra.Command, args []string) (*demo, error) {
 	}
 	if campaign && f.runs < 1 {
 		return nil, fmt.Errorf("--runs: %d is less than 1", f.runs)
+	}
+	if f.beside < 1 || f.beside > 64 {
+		return nil, fmt.Errorf("--parallel: %d is not within 1 and 64", f.beside)
+	}
+	if f.beside > 1 && !campaign {
+		return nil, errors.New("--parallel is for a campaign: say how many with --runs")
 	}
 	if !oneOf(f.output, "text", "json") {
 		return nil, fmt.Errorf("--output: %q is neither text nor json", f.output)
@@ -334,7 +343,7 @@ func (d *demo) campaign(ctx context.Context, s Streams, program *scene.Program) 
 	failed := 0
 	for _, sc := range d.scenes {
 		report := scene.Campaign(ctx, scene.CampaignOptions{
-			Scene: sc.Scene, Variants: sc.chosen, Families: d.families, Runs: d.runs, Seed: d.seed, Program: program,
+			Scene: sc.Scene, Variants: sc.chosen, Families: d.families, Runs: d.runs, Parallel: d.parallel, Seed: d.seed, Program: program,
 			OnAgain: func(v *scene.Verdict) { d.again(s, v) },
 			OnRun: func(done, of int, v scene.Variant, family lab.Family, seed uint64, verdict *scene.Verdict, err error) {
 				what := "well"

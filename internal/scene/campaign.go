@@ -5,6 +5,7 @@ package scene
 import (
 	"context"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/holdfast-net/holdfast/lab"
@@ -17,10 +18,12 @@ type CampaignOptions struct {
 	Families []lab.Family // nil: both
 	Runs     int          // of each variant and family, at least 1
 	Seed     uint64       // decides the seeds of all runs
+	Parallel int          // how many runs are played at the same time; 0: one
 	Program  *Program
 
 	// OnAgain is called when a run is played again, with the same seed, because
 	// the machine was too busy for its times to say anything; nil: nobody listens.
+	// Neither is called twice at the same time.
 	OnAgain func(*Verdict)
 
 	// OnRun is called after each run; err is why it could not be played, or nil.
@@ -73,41 +76,83 @@ func Campaign(ctx context.Context, o CampaignOptions) *Report {
 	if o.Families == nil {
 		o.Families = []lab.Family{lab.IPv4, lab.IPv6}
 	}
-	r := &Report{Scene: o.Scene.Name, Seed: o.Seed}
+	c := &campaign{o: o, report: &Report{Scene: o.Scene.Name, Seed: o.Seed}}
 	began := time.Now()
-	var all []*Verdict
+	var runs []run
 	for i := range o.Runs {
 		for _, variant := range o.Variants {
 			for _, family := range o.Families {
-				seed := Seed(o.Seed, i)
-				v, err := PlayUndisturbed(ctx, o.Scene, Env{Family: family, Variant: variant, Seed: seed, Program: o.Program}, func(v *Verdict) {
-					r.Again++
-					if o.OnAgain != nil {
-						o.OnAgain(v)
-					}
-				})
-				if ctx.Err() != nil {
-					r.finish(all, began)
-					return r
-				}
-				r.Played++
-				switch {
-				case err != nil:
-					r.Failures = append(r.Failures, Failure{variant, family.String(), seed, []string{err.Error()}})
-				case !v.OK():
-					r.Failures = append(r.Failures, Failure{variant, family.String(), seed, append(v.Wrong(true), v.Notes...)})
-				}
-				if err == nil {
-					all = append(all, v)
-				}
-				if o.OnRun != nil {
-					o.OnRun(r.Played, o.Runs*len(o.Variants)*len(o.Families), variant, family, seed, v, err)
-				}
+				runs = append(runs, run{len(runs), variant, family, Seed(o.Seed, i)})
 			}
 		}
 	}
-	r.finish(all, began)
-	return r
+	c.verdicts = make([]*Verdict, len(runs))
+	turns := make(chan run)
+	var wg sync.WaitGroup
+	for range max(1, o.Parallel) {
+		wg.Go(func() {
+			for r := range turns {
+				c.play(ctx, r, len(runs))
+			}
+		})
+	}
+	for _, r := range runs {
+		select {
+		case turns <- r:
+			continue
+		case <-ctx.Done():
+		}
+		break
+	}
+	close(turns)
+	wg.Wait()
+	c.report.finish(slices.DeleteFunc(c.verdicts, func(v *Verdict) bool { return v == nil }), began)
+	return c.report
+}
+
+// A run is one of a campaign's.
+type run struct {
+	n       int
+	variant Variant
+	family  lab.Family
+	seed    uint64
+}
+
+// A campaign is one under way.
+type campaign struct {
+	o CampaignOptions
+
+	mu       sync.Mutex
+	report   *Report
+	verdicts []*Verdict // by number; nil: none
+}
+
+func (c *campaign) play(ctx context.Context, r run, of int) {
+	env := Env{Family: r.family, Variant: r.variant, Seed: r.seed, Program: c.o.Program}
+	v, err := PlayUndisturbed(ctx, c.o.Scene, env, func(v *Verdict) {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.report.Again++
+		if c.o.OnAgain != nil {
+			c.o.OnAgain(v)
+		}
+	})
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if ctx.Err() != nil {
+		return
+	}
+	c.report.Played++
+	switch {
+	case err != nil:
+		c.report.Failures = append(c.report.Failures, Failure{r.variant, r.family.String(), r.seed, []string{err.Error()}})
+	case !v.OK():
+		c.report.Failures = append(c.report.Failures, Failure{r.variant, r.family.String(), r.seed, append(v.Wrong(true), v.Notes...)})
+	}
+	c.verdicts[r.n] = v
+	if c.o.OnRun != nil {
+		c.o.OnRun(c.report.Played, of, r.variant, r.family, r.seed, v, err)
+	}
 }
 
 // Seed derives the seed of run i from that of a campaign. That of run 0 is the

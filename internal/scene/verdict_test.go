@@ -232,6 +232,31 @@ func TestCampaign(t *testing.T) {
 	}
 }
 
+// Parallel runs are played at the same time, and each once.
+func TestCampaignInParallel(t *testing.T) {
+	const beside = 3
+	together := make(chan struct{}, beside)
+	release := make(chan struct{})
+	s := Scene{Variants: []Variant{{}}, Run: func(ctx context.Context, e *Env) (*Verdict, error) {
+		together <- struct{}{}
+		if len(together) == beside {
+			close(release) // all of them are there: nobody waits for one that is not played yet
+		}
+		select {
+		case <-release:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+		v := e.Verdict()
+		v.Count("seed", int(e.Seed))
+		return v, nil
+	}}
+	r := Campaign(t.Context(), CampaignOptions{Scene: s, Runs: beside, Families: []lab.Family{lab.IPv4}, Seed: 7, Parallel: beside})
+	if r.Played != beside || len(r.Failures) != 0 || len(r.Distributions) != 1 || r.Distributions[0].N != beside || r.Distributions[0].Min != 7 {
+		t.Errorf("%+v", r)
+	}
+}
+
 func TestCampaignEndsWithItsContext(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	s := Scene{Variants: []Variant{{}}, Run: func(ctx context.Context, e *Env) (*Verdict, error) {

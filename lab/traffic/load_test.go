@@ -5,6 +5,7 @@ package traffic
 import (
 	"context"
 	"net"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -49,7 +50,13 @@ func TestProber(t *testing.T) {
 		t.Run(fam.name, func(t *testing.T) {
 			ctx := bounded(t)
 			address := serve(t, "tcp", fam.listen, ServerOptions{Name: "b1"})
-			p, err := NewProber(ProberOptions{Address: address, Rate: 500})
+			var over, right atomic.Int64
+			p, err := NewProber(ProberOptions{Address: address, Rate: 500, OnProbe: func(p Probe) {
+				over.Add(1)
+				if p.Err == nil && p.Server == "b1" && p.Connect > 0 && p.EndedAt.Sub(p.StartedAt) > p.Connect {
+					right.Add(1)
+				}
+			}})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -58,6 +65,9 @@ func TestProber(t *testing.T) {
 			r := p.Run(run)
 			if r.Started < 10 || r.Failed != 0 || r.Succeeded != r.Started || r.Open != 0 || r.Servers["b1"] != r.Started {
 				t.Errorf("%+v", r)
+			}
+			if int(over.Load()) != r.Started || int(right.Load()) != r.Succeeded {
+				t.Errorf("OnProbe was told of %d, %d of them right; %d were begun, %d were right", over.Load(), right.Load(), r.Started, r.Succeeded)
 			}
 			if r.P50 <= 0 || r.P99 < r.P50 || r.Worst < r.P99 || r.ConnectWorst > r.Worst {
 				t.Errorf("latencies: %+v", r)

@@ -22,6 +22,20 @@ type ProberOptions struct {
 	Timeout time.Duration // of each connection from connect to end of stream. 0: 5 s; it must be positive
 	Size    int           // bytes of the request and of its answer. 0: 64; at most 64 KiB
 	Seed    uint64        // makes the IDs. 0: random ones
+
+	// OnProbe is called when a connection is over, from several goroutines at
+	// the same time; nil: nobody listens.
+	OnProbe func(Probe)
+}
+
+// Probe is one connection that is over.
+type Probe struct {
+	StartedAt, EndedAt Instant
+	Connect            time.Duration // what the connect took; 0 where it failed
+	Server             string        // who answered; "" where nobody did
+	Stage              string        // of the failure: connect, send, answer, end; "" where there was none
+	Ending             Ending        // what the failure was; Alive where there was none
+	Err                error         // nil: it was done and right
 }
 
 // A Prober opens new connections on schedule, whatever becomes of the earlier
@@ -145,7 +159,12 @@ func (p *Prober) probe(n int) {
 	defer cancel()
 	at := Now()
 	server, connect, stage, err := p.exchange(ctx, start{id: derive(p.opt.Seed, n), pattern: Request, size: p.opt.Size, reply: p.opt.Size, count: 1, quiet: true})
-	took := Now().Sub(at)
+	ended := Now()
+	took := ended.Sub(at)
+	if p.opt.OnProbe != nil {
+		ending, _ := classify(err)
+		p.opt.OnProbe(Probe{StartedAt: at, EndedAt: ended, Connect: connect, Server: server, Stage: stage, Ending: ending, Err: err})
+	}
 
 	p.mu.Lock()
 	defer p.mu.Unlock()
