@@ -27,7 +27,7 @@ func (e *alienError) Unwrap() error { return e.err }
 
 // tlsConfig is the same for both ends: TLS 1.3, both prove themselves, nothing
 // is resumed, and the only thing that counts is whether the other end has the
-// key that is pinned. No clock is asked.
+// key that is pinned, which verify says. No clock is asked.
 func (k *Keys) tlsConfig() *tls.Config {
 	return &tls.Config{
 		Certificates:           []tls.Certificate{k.cert},
@@ -37,7 +37,6 @@ func (k *Keys) tlsConfig() *tls.Config {
 		NextProtos:             []string{"holdfast-pair"},
 		ClientAuth:             tls.RequestClientCert, // whether it is the one is for verify to say, with a better reason
 		InsecureSkipVerify:     true,                  // of chains, names and dates; verify takes their place
-		VerifyConnection:       k.verify,
 		SessionTicketsDisabled: true,
 	}
 }
@@ -119,13 +118,23 @@ func (l *Link) establish(ctx context.Context, raw *net.TCPConn, dialled bool) (_
 		return nil, err
 	}
 	c := &conn{raw: raw, timed: &timed{Conn: raw, left: handshakeBytes}, stop: make(chan struct{})}
+	config, pinned := l.tls.Clone(), false
+	config.VerifyConnection = func(s tls.ConnectionState) error {
+		err := l.o.Keys.verify(s)
+		pinned = err == nil
+		return err
+	}
 	if dialled {
-		c.tls = tls.Client(c.timed, l.tls)
+		c.tls = tls.Client(c.timed, config)
 	} else {
-		c.tls = tls.Server(c.timed, l.tls)
+		c.tls = tls.Server(c.timed, config)
 	}
 	if err := c.tls.HandshakeContext(ctx); err != nil {
-		return nil, explainHandshake(err)
+		err = explainHandshake(err)
+		if a, ok := errors.AsType[*alienError](err); ok && pinned && a.reason == AlienGarbage {
+			return nil, &alienError{AlienKey, fmt.Errorf("it shows the peer's certificate, and does not prove that it has the key: %w", err)}
+		}
+		return nil, err
 	}
 	c.r = bufio.NewReaderSize(c.tls, 32<<10)
 	if err := l.greet(c); err != nil {
@@ -253,7 +262,7 @@ func explainHandshake(err error) error {
 		return &alienError{AlienGarbage, errors.New("it closed the connection before it proved who it is")}
 	}
 	if a, ok := errors.AsType[*net.OpError](err); ok && a.Op == "remote error" { // how crypto/tls gives an alert
-		return &alienError{AlienKey, fmt.Errorf("it refuses this node's key (%w): both nodes need the directories of one run of `holdfast pair init`", a.Err)}
+		return &alienError{AlienRefuses, fmt.Errorf("it refuses this node's key (%w): both nodes need the directories of one run of `holdfast pair init`", a.Err)}
 	}
 	return &alienError{AlienGarbage, err}
 }

@@ -15,12 +15,13 @@ const (
 	AlienKey     = "wrong_key"   // his key is not the peer's
 	AlienCluster = "wrong_pair"  // he is a node of another pair
 	AlienSelf    = "own_key"     // he has this node's own key: both nodes were given the same directory
+	AlienRefuses = "refuses_us"  // he does not take this node for his peer: keys of two pairs, or one directory twice
 	AlienName    = "same_name"   // he is the peer, but has this node's name
 	AlienVersion = "old_version" // he is the peer, but speaks no version of the protocol that this program does
 )
 
 // aliens lists them all, so that counters exist before they count.
-var aliens = []string{AlienCrowd, AlienSlow, AlienGarbage, AlienNoKey, AlienKey, AlienCluster, AlienSelf, AlienName, AlienVersion}
+var aliens = []string{AlienCrowd, AlienSlow, AlienGarbage, AlienNoKey, AlienKey, AlienCluster, AlienSelf, AlienRefuses, AlienName, AlienVersion}
 
 // What whoever has proved nothing may use. The peer's own address has room of
 // its own, so that a crowd of strangers cannot keep the peer out.

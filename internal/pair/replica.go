@@ -25,6 +25,7 @@ type replica struct {
 	caught    bool // and then that nothing is missing
 
 	tell   bool // applied is to be sent
+	owed   bool // and that also if it is what was sent before: the leader has asked
 	refuse bool // the peer is to be told which term is the latest
 }
 
@@ -108,14 +109,14 @@ func (r *replica) connect() {
 // apply takes note that what was received is done with: now it may be
 // acknowledged.
 func (r *replica) apply() {
-	if r.applied != r.at {
-		r.applied, r.tell = r.at, true
+	if r.applied != r.at || r.owed {
+		r.applied, r.tell, r.owed = r.at, true, false
 	}
 }
 
 func (r *replica) disconnect() {
 	r.out.disconnect()
-	r.connected, r.begun, r.caught, r.tell, r.refuse = false, false, false, false, false
+	r.connected, r.begun, r.caught, r.tell, r.owed, r.refuse = false, false, false, false, false, false
 }
 
 // receive takes a message of the peer. An error means that the peer does what no
@@ -158,7 +159,7 @@ func (r *replica) receive(m message) (step, error) {
 		s.item.Kind = ItemDelete
 	case kindMark:
 		s.item.Kind, s.is = ItemEnd, m.whole && !r.at.whole
-		r.at.whole, r.caught = m.whole, m.whole
+		r.at.whole, r.caught, r.owed = m.whole, m.whole, true
 	}
 	return s, nil
 }

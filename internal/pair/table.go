@@ -19,10 +19,11 @@ import (
 // each other (the link is down, or a node has just started) do the clocks decide.
 // Its methods may be called by several goroutines.
 type Table struct {
-	o TableOptions
-	s *Set
+	o   TableOptions
+	s   *Set
+	now func() time.Time
 
-	mu sync.Mutex // taken inside s.deliver, before s.mu
+	mu sync.Mutex // after s.deliver, before s.mu
 	m  merge
 }
 
@@ -45,7 +46,7 @@ func NewTable(o TableOptions) (*Table, error) {
 	if o.MaxEntries == 0 {
 		o.MaxEntries = defaultMaxEntries
 	}
-	t := &Table{o: o, m: merge{node: o.Node, entries: make(map[string]Entry)}}
+	t := &Table{o: o, now: time.Now, m: merge{node: o.Node, entries: make(map[string]Entry)}}
 	var err error
 	// The peer may hold as many of its own, of which this node does not know
 	// yet: these are not refused.
@@ -103,7 +104,7 @@ func (t *Table) change(e Entry) error {
 	if _, ok := t.m.entries[e.Key]; !ok && len(t.m.entries) >= t.o.MaxEntries && !t.makeRoom() {
 		return fmt.Errorf("table %q: it has %d entries, which is as many as it may have: delete some first", t.o.Name, len(t.m.entries))
 	}
-	e = t.m.make(e, uint64(time.Now().UnixMilli()))
+	e = t.m.make(e, uint64(max(t.now().UnixMilli(), 0)))
 	return t.send(e)
 }
 
