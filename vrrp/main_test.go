@@ -1,4 +1,6 @@
-package vrrp
+//go:build !linux
+
+package vrrp_test
 
 import (
 	"testing"

@@ -71,7 +71,35 @@ func cable(t testing.TB) (a, b side) {
 			t.Fatal(err)
 		}
 	}
+	for _, s := range sides {
+		s.awaitRunning(t)
+	}
 	return sides[0], sides[1]
+}
+
+// awaitRunning waits until the link carries frames: the kernel notices some time
+// after both ends are up, and drops without a word what is sent before.
+func (s side) awaitRunning(t testing.TB) {
+	t.Helper()
+	if err := s.ns.Do(func() error {
+		h, err := rtnl.Open()
+		if err != nil {
+			return err
+		}
+		defer h.Close()
+		tick := time.NewTicker(time.Millisecond)
+		defer tick.Stop()
+		for end := time.Now().Add(10 * time.Second); ; <-tick.C {
+			if ok, err := h.Running(s.index); ok || err != nil {
+				return err
+			}
+			if time.Now().After(end) {
+				return errors.New("the link does not run after 10 s")
+			}
+		}
+	}); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func (s side) vrrp(t testing.TB, six bool) *sys.VRRPSocket {

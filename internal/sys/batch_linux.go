@@ -12,7 +12,6 @@ import (
 type mmsghdr struct {
 	header unix.Msghdr
 	length uint32
-	_      [4]byte // to the alignment of the pointers in header, also where these have 4 bytes
 }
 
 // controlSize holds what a raw IPv6 socket tells beside a datagram: the
@@ -136,10 +135,10 @@ func (b *Batch) Datagram(i int) (d Datagram, valid bool) {
 
 // told reads the control messages of datagram i.
 func (b *Batch) told(i int, d *Datagram) {
-	oob := b.control[i][:min(uint64(b.headers[i].header.Controllen), controlSize)]
+	oob := b.control[i][:min(b.headers[i].header.Controllen, controlSize)]
 	for len(oob) >= unix.SizeofCmsghdr {
 		h := (*unix.Cmsghdr)(unsafe.Pointer(&oob[0]))
-		length := uint64(h.Len)
+		length := h.Len
 		if length < unix.SizeofCmsghdr || length > uint64(len(oob)) {
 			return
 		}
