@@ -15,8 +15,9 @@ const (
 	MaxInterval     = 40 * time.Second
 	DefaultPriority = 100
 
-	// MaxAddresses is how many addresses of one family fit into an advert.
-	MaxAddresses = 255
+	// MaxAddresses is how many addresses of one family a group can have: an
+	// advert has room for one more.
+	MaxAddresses = 254
 
 	// AliveTimeout is how long a group that needs somebody alive
 	// ([Group].NeedsAlive) stays well without [Owner.Alive].
@@ -139,8 +140,14 @@ func (g Group) Check() error {
 			seen[a] = true
 		}
 	}
-	if len(seen) > MaxAddresses {
-		bad("Addresses", "holds %d addresses; an advert has room for %d, so make two groups", len(seen), MaxAddresses)
+	four := 0
+	for a := range seen {
+		if a.Is4() {
+			four++
+		}
+	}
+	if n := max(four, len(seen)-four); n > MaxAddresses {
+		bad("Addresses", "holds %d addresses of one family; an advert has room for %d, so make two groups", n, MaxAddresses)
 	}
 	if g.Witness.IsValid() {
 		switch {

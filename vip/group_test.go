@@ -25,18 +25,23 @@ func TestGroupCheck(t *testing.T) {
 		change func(*Group)
 		want   string
 	}{
-		"no name":           {func(g *Group) { g.Name = "" }, "Name is empty"},
-		"long name":         {func(g *Group) { g.Name = strings.Repeat("a", 256) }, "Name has 256 bytes"},
-		"no interface":      {func(g *Group) { g.Interface = "" }, "Interface is"},
-		"long interface":    {func(g *Group) { g.Interface = "abcdefghijklmnop" }, "Interface is"},
-		"slash":             {func(g *Group) { g.Track = []string{"a/b"} }, "Track is"},
-		"announce on":       {func(g *Group) { g.AnnounceOn = []string{""} }, "AnnounceOn is"},
-		"no address":        {func(g *Group) { g.Addresses = nil }, "Addresses is empty"},
-		"invalid address":   {func(g *Group) { g.Addresses = []netip.Prefix{{}} }, "Addresses holds"},
-		"mapped":            {func(g *Group) { g.Addresses = []netip.Prefix{prefix("::ffff:10.0.0.1/120")} }, "Addresses holds"},
-		"multicast":         {func(g *Group) { g.Addresses = []netip.Prefix{prefix("224.0.0.18/24")} }, "no host can own"},
-		"unspecified":       {func(g *Group) { g.Addresses = []netip.Prefix{prefix("::/64")} }, "no host can own"},
-		"broadcast":         {func(g *Group) { g.Addresses = []netip.Prefix{prefix("255.255.255.255/32")} }, "no host can own"},
+		"no name":         {func(g *Group) { g.Name = "" }, "Name is empty"},
+		"long name":       {func(g *Group) { g.Name = strings.Repeat("a", 256) }, "Name has 256 bytes"},
+		"no interface":    {func(g *Group) { g.Interface = "" }, "Interface is"},
+		"long interface":  {func(g *Group) { g.Interface = "abcdefghijklmnop" }, "Interface is"},
+		"slash":           {func(g *Group) { g.Track = []string{"a/b"} }, "Track is"},
+		"announce on":     {func(g *Group) { g.AnnounceOn = []string{""} }, "AnnounceOn is"},
+		"no address":      {func(g *Group) { g.Addresses = nil }, "Addresses is empty"},
+		"invalid address": {func(g *Group) { g.Addresses = []netip.Prefix{{}} }, "Addresses holds"},
+		"mapped":          {func(g *Group) { g.Addresses = []netip.Prefix{prefix("::ffff:10.0.0.1/120")} }, "Addresses holds"},
+		"multicast":       {func(g *Group) { g.Addresses = []netip.Prefix{prefix("224.0.0.18/24")} }, "no host can own"},
+		"unspecified":     {func(g *Group) { g.Addresses = []netip.Prefix{prefix("::/64")} }, "no host can own"},
+		"broadcast":       {func(g *Group) { g.Addresses = []netip.Prefix{prefix("255.255.255.255/32")} }, "no host can own"},
+		"too many": {func(g *Group) {
+			for i := range 255 {
+				g.Addresses = append(g.Addresses, netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 1, 0, byte(i)}), 16))
+			}
+		}, "holds 256 addresses of one family"},
 		"twice":             {func(g *Group) { g.Addresses = append(g.Addresses, prefix("10.0.0.100/16")) }, "twice"},
 		"witness is own":    {func(g *Group) { g.Witness = addr("10.0.0.100") }, "an address of the group itself"},
 		"witness zone":      {func(g *Group) { g.Witness = addr("fe80::1%eth0") }, "without a zone"},

@@ -1,9 +1,16 @@
+//go:build linux
+
 package vip
 
 import (
 	"testing"
 
 	"go.uber.org/goleak"
+
+	"github.com/holdfast-net/holdfast/lab"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	lab.Main()
+	goleak.VerifyTestMain(m)
+}
