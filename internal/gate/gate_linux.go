@@ -3,6 +3,7 @@ package gate
 import (
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"sync"
@@ -77,6 +78,9 @@ func try(ifindex int, spec *ebpf.CollectionSpec) (_ *Gate, err error) {
 		}
 		defer there[i].close()
 	}
+	if err := ethernet(ifindex); err != nil {
+		return nil, err
+	}
 	g := &Gate{ifindex: ifindex, slots: make(map[netip.Addr]uint32)}
 	defer func() {
 		if err != nil {
@@ -105,6 +109,18 @@ func try(ifindex int, spec *ebpf.CollectionSpec) (_ *Gate, err error) {
 		}
 	}
 	return g, nil
+}
+
+// ethernet refuses an interface whose frames the programs could not read.
+func ethernet(ifindex int) error {
+	i, err := net.InterfaceByIndex(ifindex)
+	if err != nil {
+		return fmt.Errorf("look at interface: %w", err)
+	}
+	if len(i.HardwareAddr) != 6 {
+		return fmt.Errorf("%s has no Ethernet address: the gate reads Ethernet frames", i.Name)
+	}
+	return nil
 }
 
 func (g *Gate) program(i int) *ebpf.Program {

@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
 	"go.uber.org/goleak"
 
@@ -639,6 +640,66 @@ func TestRefusals(t *testing.T) {
 	if got, ok, err := owner.gate().Entry(a); err != nil || !ok || got != e {
 		t.Errorf("the next process finds %+v, %v, %v", got, ok, err)
 	}
+}
+
+func TestNoEthernet(t *testing.T) {
+	owner, _, _ := hosts(t, "IPv4")
+	in(t, owner.ns, func() error {
+		if g, err := Open(loopback); err == nil || !strings.Contains(err.Error(), "lo has no Ethernet") {
+			t.Errorf("opened on the loopback interface: %v, %v", g, err)
+		}
+		return nil
+	})
+}
+
+// While an entry changes between two that both close the address, no frame
+// passes.
+func TestBetween(t *testing.T) {
+	eachFamily(t, func(t *testing.T, owner, peer, client *host, addr netip.Addr) {
+		g := owner.gate()
+		later, over := soon(time.Hour), soon(-time.Second)
+		entries := []Entry{
+			{Mode: Own, Until: over}, {Mode: Closed, Until: later}, {Mode: Handing, Until: over, Peer: peer.mac},
+			{Mode: Taking, Until: over, Peer: peer.mac}, {Mode: Closed, Until: later}, {Mode: Passing, Until: over, Peer: peer.mac},
+		}
+		must(t, g.Set(addr, entries[0]))
+		stop, done := make(chan struct{}), make(chan struct{})
+		changes := 0
+		go func() {
+			defer close(done)
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				for _, e := range entries {
+					if err := g.Set(addr, e); err != nil {
+						t.Error(err)
+					}
+					changes++
+				}
+			}
+		}()
+		frame := packet(client.mac, owner.mac, addr, client.own, udp, make([]byte, 8))
+		passed := 0
+		o := ebpf.RunOptions{Data: frame}
+		for range 20000 {
+			verdict, err := g.objects.HoldfastOut.Run(&o)
+			if err != nil {
+				t.Error(err)
+				break
+			}
+			if verdict != drop {
+				passed++
+			}
+		}
+		close(stop)
+		<-done
+		if passed > 0 {
+			t.Errorf("%d frames have passed during %d changes", passed, changes)
+		}
+	})
 }
 
 func TestRenewalAllocatesNothing(t *testing.T) {
