@@ -47,6 +47,7 @@ var packages = map[string]int{
 	"internal/gate":     10,
 	"internal/election": 11,
 	"internal/config":   12,
+	"internal/convert":  13,
 	"internal/pair":     14,
 
 	"relay":  20,
@@ -86,6 +87,7 @@ var edges = []edge{
 	{"internal/cli", "balance", "the words for its policies"},
 	{"internal/cli", "health", "flags become a check"},
 	{"internal/cli", "internal/config", "one parser of addresses, for arguments and the file"},
+	{"internal/cli", "internal/convert", "what the convert command does"},
 	{"internal/cli", "internal/node", "what the run command runs"},
 	{"internal/cli", "internal/pair", "the keys of two nodes"},
 	{"internal/cli", "internal/probe", "what the laboratory lacks here"},
@@ -117,6 +119,7 @@ var edges = []edge{
 	{"internal/node", "internal/sys", "the first process of a container frees orphans"},
 	{"internal/node", "internal/systemd", "the service manager is told"},
 	{"internal/config", "balance", "the words for its policies"},
+	{"internal/convert", "internal/config", "what it makes is checked as every file is"},
 	{"internal/bench", "internal/probe", "where the programs are that it is compared with"},
 	{"internal/api", "admin", "what is asked and answered"},
 	{"internal/api", "internal/journal", "those who follow events"},

@@ -137,7 +137,7 @@ with a lie: a cut download ends in a reset, not in a clean end of stream.`,
 	add(groupChange, newReload(s), newBackend(s), newConnection(s), newAddress(s), newNode(s))
 	add(groupMore, newPair(s))
 	add(groupMore, more...)
-	add(groupMore, newCompletion(), newVersion())
+	add(groupMore, newConvert(s), newCompletion(), newVersion())
 	root.SetHelpCommandGroupID(groupMore)
 	keepOrder()
 	return root

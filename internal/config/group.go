@@ -255,12 +255,7 @@ func (k *checker) checkGroup(path string, g *AddressGroup, seen *groups) {
 		k.unique(seen.names, path, g.Name, "group", false)
 	}
 	if _, ok := k.is(path + ".interface"); ok {
-		switch err := checkInterface(g.Interface); {
-		case err != nil:
-			k.wrong(path+".interface", err)
-		case g.Interface == "lo":
-			k.report(path+".interface", "nobody else is on lo, so that nobody could be told who owns an address there; write the interface of the clients' network")
-		}
+		k.wrong(path+".interface", CheckInterface(g.Interface))
 	}
 	has4, has6 := k.checkOwned(path+".addresses", g, seen)
 	k.checkVRRP(path+".vrrp", g, seen, has4, has6)
@@ -273,6 +268,14 @@ func (k *checker) checkGroup(path string, g *AddressGroup, seen *groups) {
 			k.checkArgv(path+".notify."+n.key, n.argv)
 		}
 	}
+}
+
+// CheckInterface says what is wrong with the interface of a group.
+func CheckInterface(name string) error {
+	if name == "lo" {
+		return errors.New("nobody else is on lo, so that nobody could be told who owns an address there; write the interface of the clients' network")
+	}
+	return checkInterface(name)
 }
 
 // checkInterface says what is wrong with the name of an interface.
@@ -324,7 +327,7 @@ func (k *checker) checkOwned(path string, g *AddressGroup, seen *groups) (has4, 
 		if *count++; *count == maxOwned+1 {
 			k.bad(at, one, "an advert has room for %d addresses of one family; make two groups of it", maxOwned)
 		}
-		if err := checkPrefix(p); err != nil {
+		if err := CheckOwned(p); err != nil {
 			k.wrong(one, err)
 			continue
 		}
@@ -341,8 +344,8 @@ func (k *checker) checkOwned(path string, g *AddressGroup, seen *groups) (has4, 
 	return n4 > 0 || unknown, n6 > 0 || unknown
 }
 
-// checkPrefix says what is wrong with an address to own.
-func checkPrefix(p netip.Prefix) error {
+// CheckOwned says what is wrong with an address to own.
+func CheckOwned(p netip.Prefix) error {
 	a, bits, shortest := p.Addr(), p.Bits(), shortest6
 	if a.Is4() {
 		shortest = shortest4
