@@ -66,7 +66,7 @@ func Init(dir string) (cluster ClusterID, err error) {
 	defer func() {
 		if err != nil {
 			for i := len(undo) - 1; i >= 0; i-- {
-				os.Remove(undo[i])
+				_ = os.Remove(undo[i]) // the error that is told is the one that led here
 			}
 		}
 	}()

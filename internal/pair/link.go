@@ -101,9 +101,7 @@ func New(o Options) (*Link, error) {
 		since:   time.Now(),
 	}
 	self := uint8(o.Keys.Number)
-	for _, s := range o.Sets {
-		l.members = append(l.members, s)
-	}
+	l.members = append(l.members, o.Sets...)
 	for _, t := range o.Tables {
 		l.members = append(l.members, t.s)
 	}

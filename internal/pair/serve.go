@@ -83,10 +83,27 @@ func (l *Link) use(ctx context.Context, k *candidate) (next *candidate) {
 	l.setConn(nil)
 	l.err = explainEnd(err, l.o.Silence)
 	l.mu.Unlock()
+	if e, ok := errors.AsType[*closedError](err); ok && next == nil && e.reason == byeReplaced {
+		next = l.successor(ctx) // it is there, or about to be: nobody need hear of a link that is down
+	}
 	if next == nil {
 		l.refresh()
 	}
 	return next
+}
+
+// successor waits for the connection for which node 1 has left another one, no
+// longer than for any other sign of life.
+func (l *Link) successor(ctx context.Context) *candidate {
+	t := time.NewTimer(l.o.Silence)
+	defer t.Stop()
+	select {
+	case k := <-l.taken:
+		return k
+	case <-t.C:
+	case <-ctx.Done():
+	}
+	return nil
 }
 
 // shortly is how long a last word may take.
