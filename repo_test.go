@@ -100,6 +100,8 @@ var edges = []edge{
 	{"internal/cli", "internal/journal", "what is logged and reported never waits for a terminal, a pipe or a disk"},
 	{"internal/cli", "relay", "flags become a service"},
 	{"internal/election", "vrrp", "what the RFC says; what is added is for a peer that says more"},
+	{"internal/cli", "internal/elector", "the process that a node starts for its addresses"},
+	{"internal/elector", "internal/sys", "real-time priority, who is at the other end, a program in place of this one"},
 	{"internal/elector", "vip", "the owner that its process runs, and what it tells the daemon"},
 	{"internal/daemon", "admin", "what it answers, and what happened, in the words of the API"},
 	{"internal/daemon", "balance", "the largest weight there is"},

@@ -63,8 +63,14 @@ type welcome struct {
 	Build    string   `json:"build"`
 	Version  string   `json:"version"`
 	Settings Settings `json:"settings,omitzero"` // in force
-	Lacks    []string `json:"lacks,omitempty"`   // of what it should have, a sentence each
-	Refused  string   `json:"refused,omitempty"` // why this daemon may not attach; the end
+
+	PID      int       `json:"pid"`
+	Started  time.Time `json:"started"`
+	RealTime bool      `json:"real_time,omitempty"`
+	Locked   bool      `json:"locked,omitempty"`
+
+	Lacks   []string `json:"lacks,omitempty"`   // of what it should have, a sentence each
+	Refused string   `json:"refused,omitempty"` // why this daemon may not attach; the end
 }
 
 // replace has the elector go on as the program whose descriptor comes with it.

@@ -21,9 +21,6 @@ type Options struct {
 	// belong to this daemon alone. Required.
 	Runtime string
 
-	// BPF is the directory for what the gate pins; empty: vip's default.
-	BPF string
-
 	// Version is this program's, for logs.
 	Version string
 

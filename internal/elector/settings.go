@@ -2,8 +2,6 @@ package elector
 
 import (
 	"encoding/json"
-	"errors"
-	"fmt"
 	"time"
 
 	"github.com/holdfast-net/holdfast/vip"
@@ -20,13 +18,9 @@ type Settings struct {
 type Group struct {
 	vip.Group
 
-	// Drain bounds the step [vip.Draining] of this group; 0: the daemon is not
-	// asked. Besides that, it is asked for [vip.BeforeAddress],
-	// [vip.AfterAnnounce], [vip.BeforeWithdraw] and [vip.AfterWithdraw], each
-	// for at most StepBound.
-	Drain time.Duration `json:",omitempty"`
-
-	// Steps says that the daemon has something to do in a move of the group.
+	// Steps says that the daemon has something to do in a move of the group: it
+	// is asked for [vip.Draining] within the group's Drain, unless that is 0, and
+	// for every other step within StepBound.
 	Steps bool `json:",omitempty"`
 }
 
@@ -35,13 +29,7 @@ const StepBound = time.Second
 
 // Check says what is wrong with the settings.
 func (s Settings) Check() error {
-	var errs []error
-	for _, g := range s.Groups {
-		if g.Drain < 0 || g.Drain > vip.MaxStepBound {
-			errs = append(errs, fmt.Errorf("elector: group %q: Drain is %v; it must be 0 to %v", g.Name, g.Drain, vip.MaxStepBound))
-		}
-	}
-	return errors.Join(append(errs, vip.CheckAll(s.groups()))...)
+	return vip.CheckAll(s.groups())
 }
 
 // groups are what the Owner gets.

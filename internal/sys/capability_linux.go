@@ -32,14 +32,21 @@ const (
 	CapSetUID         = unix.CAP_SETUID
 	CapNetBindService = unix.CAP_NET_BIND_SERVICE
 	CapSysPtrace      = unix.CAP_SYS_PTRACE
+	CapNetAdmin       = unix.CAP_NET_ADMIN
+	CapNetRaw         = unix.CAP_NET_RAW
+	CapIPCLock        = unix.CAP_IPC_LOCK
+	CapSysNice        = unix.CAP_SYS_NICE
+	CapSysResource    = unix.CAP_SYS_RESOURCE
+	CapBPF            = unix.CAP_BPF
+	CapPerfmon        = unix.CAP_PERFMON
 )
 
 var capabilityNames = map[int]string{
 	CapChown: "CAP_CHOWN", CapDACOverride: "CAP_DAC_OVERRIDE", CapDACReadSearch: "CAP_DAC_READ_SEARCH",
 	CapFowner: "CAP_FOWNER", CapKill: "CAP_KILL", CapSetGID: "CAP_SETGID", CapSetUID: "CAP_SETUID",
 	CapNetBindService: "CAP_NET_BIND_SERVICE", CapSysPtrace: "CAP_SYS_PTRACE",
-	unix.CAP_NET_ADMIN: "CAP_NET_ADMIN", unix.CAP_NET_RAW: "CAP_NET_RAW", unix.CAP_SYS_ADMIN: "CAP_SYS_ADMIN",
-	unix.CAP_SYS_NICE: "CAP_SYS_NICE", unix.CAP_IPC_LOCK: "CAP_IPC_LOCK",
+	CapNetAdmin: "CAP_NET_ADMIN", CapNetRaw: "CAP_NET_RAW", CapIPCLock: "CAP_IPC_LOCK", CapSysNice: "CAP_SYS_NICE",
+	CapSysResource: "CAP_SYS_RESOURCE", CapBPF: "CAP_BPF", CapPerfmon: "CAP_PERFMON", unix.CAP_SYS_ADMIN: "CAP_SYS_ADMIN",
 }
 
 // String names them in the order of their numbers, with spaces between; one that
