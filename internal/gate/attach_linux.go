@@ -40,6 +40,10 @@ func (f found) close() {
 // find looks for the program in its place.
 func (d direction) find(ifindex int) (_ found, err error) {
 	list, err := link.QueryPrograms(link.QueryOptions{Target: ifindex, Attach: d.place})
+	if errors.Is(err, os.ErrNotExist) {
+		// What Linux 6.6 said of an interface that never had a program.
+		list, err = &link.QueryResult{Revision: 1}, nil
+	}
 	if err != nil {
 		return found{}, fmt.Errorf("list programs: %w", err)
 	}

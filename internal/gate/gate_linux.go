@@ -54,15 +54,18 @@ func Open(ifindex int) (*Gate, error) {
 	return open(ifindex, spec)
 }
 
+// tries bounds how often Open begins again because somebody else has changed
+// the interface's programs meanwhile.
+const tries = 32
+
 func open(ifindex int, spec *ebpf.CollectionSpec) (*Gate, error) {
 	var err error
-	for range 10 {
+	for range tries {
 		var g *Gate
 		g, err = try(ifindex, spec)
 		if err == nil {
 			return g, nil
 		}
-		// Somebody else has changed the interface's programs meanwhile.
 		if !errors.Is(err, syscall.ESTALE) && !errors.Is(err, os.ErrNotExist) {
 			break
 		}

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -502,6 +503,46 @@ func TestOtherPrograms(t *testing.T) {
 		t.Error("the address is closed although the gate has gone")
 	}
 	in(t, owner.ns, g.Detach) // again: nothing to do
+}
+
+// Of several that open the gate at the same time all have the same one.
+func TestOpenAtOnce(t *testing.T) {
+	owner, _, _ := hosts(t, "IPv4")
+	const n = 8
+	gates := make(chan *Gate, n)
+	var all sync.WaitGroup
+	for range n {
+		all.Go(func() {
+			if err := owner.ns.Do(func() error {
+				g, err := Open(owner.index)
+				if err == nil {
+					gates <- g
+				}
+				return err
+			}); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+	close(gates)
+	for _, d := range directions {
+		if got := owner.attached(d); !slices.Equal(got, []string{d.program}) {
+			t.Errorf("attached: %v", got)
+		}
+	}
+	addr, e := floating["IPv4"].Addr(), Entry{Mode: Own, Until: soon(time.Hour)}
+	first := true
+	for g := range gates {
+		if first {
+			must(t, g.Set(addr, e))
+			first = false
+		}
+		if got, ok, err := g.Entry(addr); err != nil || !ok || got != e {
+			t.Errorf("one of them finds %+v, %v, %v", got, ok, err)
+		}
+		must(t, g.Close())
+	}
 }
 
 // While one process after the other takes the gate over, a closed address is
