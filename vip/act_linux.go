@@ -70,6 +70,11 @@ func (g *group) takeOver(a election.Action) {
 	g.setGate(gate.Entry{Mode: gate.Own, Until: g.leaseUntil})
 	c := g.begin()
 	c.epoch = a.Epoch
+	if g.primed {
+		g.primed = false // its steps have been done
+		g.addAddresses(c, func() { g.announced(c, cause, true) })
+		return
+	}
 	if g.prepared {
 		// Everything is here already, silent until now.
 		g.prepared = false
@@ -100,7 +105,7 @@ func (g *group) prepare(a election.Action) {
 		// Without a gate nothing keeps addresses silent: they are added when
 		// they are this node's.
 		g.steps(c, BeforeAddress, CauseHandover, true, func() {
-			c.over = true
+			c.over, g.primed = true, true
 			g.act(g.machine.Prepared(g.loop.now, a.Epoch, true))
 		})
 		return
@@ -117,7 +122,7 @@ func (g *group) prepare(a election.Action) {
 // silence takes back prepare.
 func (g *group) silence() {
 	c := g.begin()
-	g.prepared, g.leaseUntil = false, 0
+	g.prepared, g.primed, g.leaseUntil = false, false, 0
 	g.setGate(gate.Entry{Mode: gate.Closed, Until: g.loop.now})
 	g.withdraw(func() { c.over = true })
 }
@@ -152,7 +157,7 @@ func (g *group) drainFor(a election.Action) {
 // withdrawFor gives the addresses up: silence first.
 func (g *group) withdrawFor(a election.Action) {
 	c := g.begin()
-	g.drain, g.prepared, g.leaseUntil = nil, false, 0
+	g.drain, g.prepared, g.primed, g.leaseUntil = nil, false, false, 0
 	if a.MAC != (election.MAC{}) {
 		g.setGate(gate.Entry{Mode: gate.Passing, Until: g.loop.now + int64(passing), Peer: a.MAC})
 	} else {
@@ -169,9 +174,9 @@ func (g *group) withdrawFor(a election.Action) {
 }
 
 func (g *group) sendBeat() {
-	g.beatNumber++
+	g.loop.beats++
 	g.beat = g.machine.Beat(g.loop.now).AppendTo(g.beat[:0])
-	g.loop.frame.add(g.spec.Name, g.beatNumber, g.beat)
+	g.loop.frame.add(g.spec.Name, g.loop.beats, g.beat)
 }
 
 // causes are those of the election in the words of this package.
@@ -196,7 +201,7 @@ func (g *group) report(a election.Action) {
 	case election.AdvertsBack:
 		g.tell(KindAdverts, fmt.Sprintf("adverts of id %d arrive again on %s", v.ID, g.spec.Interface))
 	case election.Forged:
-		g.forged(a.From)
+		g.forged(a.From, "the peer, as the link to it tells")
 	case election.Strange:
 		g.tellSometimes(KindStranger, fmt.Sprintf("a host at %v that is neither node answers for %v: find it and take the address away from it", mac(a.MAC), a.Target))
 	case election.Conflict:

@@ -181,7 +181,7 @@ func (g *group) addressChanged(addr netip.Addr, there bool, as rtnl.Address) {
 		g.tell(KindAddress, fmt.Sprintf("somebody has added %v to %s, which this node does not own; the gate cannot keep it silent once it has forgotten it: remove it", addr, g.spec.Interface))
 	case !there && a.removing[addr] > 0:
 		a.removing[addr]--
-	case !there && was && a.want && g.active():
+	case !there && was && a.want && g.active() && g.loop.now < g.leaseUntil:
 		a.restored++
 		g.tell(KindAddress, fmt.Sprintf("somebody has removed %v from %s; it is put back", addr, g.spec.Interface))
 		g.putBack(addr)

@@ -210,7 +210,7 @@ func (l *loop) release(name string, done func(error)) {
 
 func (l *loop) deliver(b []byte) {
 	_ = readFrame(b, func(sender uint64, name []byte, number uint64, beat []byte) {
-		for _, g := range l.groups {
+		for _, g := range slices.Concat(l.leaving, l.groups) {
 			if g.spec.Name == string(name) {
 				if err := g.deliver(sender, number, beat); err != nil {
 					g.tellSometimes(KindAdverts, fmt.Sprintf("a beat of the peer's cannot be read: %v", err))
@@ -221,7 +221,7 @@ func (l *loop) deliver(b []byte) {
 }
 
 func (l *loop) linkDown() {
-	for _, g := range l.groups {
+	for _, g := range slices.Concat(l.leaving, l.groups) {
 		if g.started && !g.stopped && g.spec.Peered {
 			g.act(g.machine.LinkDown(l.now))
 		}

@@ -52,6 +52,7 @@ type group struct {
 	place      election.Place
 	course     *course
 	drain      *draining
+	primed     bool // for a planned move without a gate: state is there, addresses are not
 	prepared   bool // for a planned move to this node: addresses are there, silent
 	leaseUntil int64
 	lastSent   int64 // when the last advert left, 0 before the first of a reign
@@ -68,11 +69,10 @@ type group struct {
 	since        time.Time
 	cause        Cause
 	takeovers    map[Cause]uint64
-	lastHeard    int64
-	heardFrom    netip.Addr
+	lastHeard    [2]int64 // by family, with whose advert it was
+	heardFrom    [2]netip.Addr
 	quietUntil   map[Kind]int64 // no further change of this kind is told before
 
-	beatNumber uint64
 	beat       []byte
 	peerSender uint64
 	peerNumber uint64
@@ -506,12 +506,12 @@ func (g *group) hear(from, to netip.Addr, hopLimit int, message []byte) {
 	}
 	g.counts.received++
 	if c.advert.Priority > 0 {
-		if g.heardFrom == from && g.lastHeard > 0 {
-			g.counts.heard.add(g.loop.now - g.lastHeard)
+		if g.heardFrom[i] == from && g.lastHeard[i] > 0 {
+			g.counts.heard.add(g.loop.now - g.lastHeard[i])
 		}
-		g.heardFrom, g.lastHeard = from, g.loop.now
+		g.heardFrom[i], g.lastHeard[i] = from, g.loop.now
 	} else {
-		g.lastHeard = 0
+		g.lastHeard[i] = 0
 	}
 	g.act(g.machine.Advert(g.loop.now, from, c.advert))
 }
@@ -532,17 +532,24 @@ func (g *group) contradicts(from netip.Addr, a vrrp.Advert) {
 // foreign says whether an advert comes from a host that is not among the peers
 // that are named. Between Owners the election knows better who the peer is.
 func (g *group) foreign(from netip.Addr, i int) bool {
-	peers := g.adverts.to[i]
-	if g.spec.Peered || len(g.spec.VRRP.Peers) == 0 || len(peers) > 0 && (peers[0].IsMulticast() || slices.Contains(peers, from)) {
+	if g.spec.Peered {
+		// It says so itself, now and then; here they are counted.
+		if peer := g.machine.Status(g.loop.now).Peer.Beat.Addresses; len(peer) > 0 && !slices.Contains(peer, from) {
+			g.counts.forged++
+		}
 		return false
 	}
-	g.forged(from)
+	peers := g.adverts.to[i]
+	if len(peers) == 0 || peers[0].IsMulticast() || slices.Contains(peers, from) {
+		return false
+	}
+	g.counts.forged++
+	g.forged(from, "one of VRRP.Peers")
 	return true
 }
 
-func (g *group) forged(from netip.Addr) {
-	g.counts.forged++
-	g.tellSometimes(KindForged, fmt.Sprintf("%v sends adverts with id %d and is not a peer: they are not heeded", from, g.spec.VRRP.ID))
+func (g *group) forged(from netip.Addr, want string) {
+	g.tellSometimes(KindForged, fmt.Sprintf("%v sends adverts with id %d and is not %s: they are not heeded; find out who it is", from, g.spec.VRRP.ID, want))
 }
 
 // neighbour takes a frame of ARP or neighbour discovery from one of the group's

@@ -46,8 +46,9 @@ type loop struct {
 	requests []func(*loop)
 	ended    []func()
 
-	configuring bool  // groups that end do so because they were changed
-	lateAt      int64 // when the loop last came much later than it wanted to
+	configuring bool   // groups that end do so because they were changed
+	beats       uint64 // number of the last beat
+	lateAt      int64  // when the loop last came much later than it wanted to
 
 	stopping bool // give up what is owned, then end
 	handing  bool // end and leave everything
@@ -64,6 +65,7 @@ func (o *Owner) run(ctx context.Context, groups []Group) (err error) {
 			err = fmt.Errorf("vip: %w", err)
 		}
 	}()
+	defer ahead()()
 	ns, err := sys.ThreadNetNS()
 	if err != nil {
 		return fmt.Errorf("the network namespace of this thread: %w", err)
@@ -116,6 +118,16 @@ func (o *Owner) run(ctx context.Context, groups []Group) (err error) {
 		o.mu.Unlock()
 	}
 	return err
+}
+
+// ahead puts the calling thread one priority above the rest of its process, if
+// that runs under real-time priority, and gives the way back.
+func ahead() (back func()) {
+	p, err := sys.Scheduling()
+	if err != nil || p == 0 || p >= 99 || sys.SetRealtime(p+1) != nil {
+		return func() {}
+	}
+	return func() { _ = sys.SetRealtime(p) }
 }
 
 func (o *Owner) tellUntil(ending <-chan struct{}, ended chan<- struct{}) {
@@ -209,6 +221,12 @@ func (l *loop) turn(events []sys.Event) error {
 		l.ended[i] = nil
 	}
 	l.checkLinks()
+	for _, p := range l.ports {
+		if p.retryAt > 0 && l.now >= p.retryAt {
+			p.retryAt = 0
+			l.look(p)
+		}
+	}
 	for _, g := range l.groups {
 		g.expire()
 	}
@@ -233,6 +251,11 @@ func (l *loop) deadline() int64 {
 	}
 	if l.checkAt > 0 {
 		at = min(at, l.checkAt)
+	}
+	for _, p := range l.ports {
+		if p.retryAt > 0 {
+			at = min(at, p.retryAt)
+		}
 	}
 	return at
 }
@@ -349,10 +372,12 @@ func (l *loop) datagram(p *port, i int) {
 }
 
 func (l *loop) groupByID(p *port, id uint8) *group {
-	for _, g := range l.groups {
-		if g.port == p && g.spec.VRRP != nil && g.spec.VRRP.ID == id {
-			return g
-		}
+	is := func(g *group) bool { return g.port == p && g.spec.VRRP != nil && g.spec.VRRP.ID == id }
+	if i := slices.IndexFunc(l.groups, is); i >= 0 && l.groups[i].started {
+		return l.groups[i]
+	}
+	if i := slices.IndexFunc(l.leaving, is); i >= 0 {
+		return l.leaving[i]
 	}
 	return nil
 }
@@ -365,9 +390,10 @@ func (l *loop) neighbour(p *port, i int) {
 		return
 	}
 	for _, g := range l.groups {
-		if g.port == p || slices.Contains(g.further, p) {
-			g.neighbour(p, n, outgoing)
-		}
+		g.neighbour(p, n, outgoing)
+	}
+	for _, g := range l.leaving {
+		g.neighbour(p, n, outgoing)
 	}
 }
 
@@ -465,10 +491,17 @@ func (l *loop) looked(p *port, f finding) {
 		l.closeLater(p.sockets, false)
 		p.sockets = sockets{}
 	}
+	p.retryAt = 0
+	if p.problem != "" {
+		p.retryAt = l.now + int64(retryAfter)
+	}
 	if p.again {
 		l.look(p)
 	}
 }
+
+// retryAfter is how long after a failure the sockets of a link are tried again.
+const retryAfter = time.Second
 
 // listen adds a port's sockets to what wakes the loop.
 func (l *loop) listen(p *port) {

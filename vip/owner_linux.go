@@ -256,7 +256,7 @@ func (o *Owner) SetSynced(group string, ok bool) error {
 // Alive says that those for whom groups are owned live ([Group].NeedsAlive).
 func (o *Owner) Alive() {
 	o.alive.Store(sys.BootTime())
-	if o.dozing.Load() {
+	if o.dozing.CompareAndSwap(true, false) {
 		o.post(func(*loop) {})
 	}
 }

@@ -53,10 +53,11 @@ type port struct {
 	source [2]netip.Addr
 	own    []netip.Prefix // all of those
 
-	looking bool // the hands are looking at it
-	again   bool // and shall look once more
-	asking  bool // the hands are asking for its carrier
-	dropped bool // no group uses it any more
+	retryAt int64 // when that is tried again; 0: not
+	looking bool  // the hands are looking at it
+	again   bool  // and shall look once more
+	asking  bool  // the hands are asking for its carrier
+	dropped bool  // no group uses it any more
 }
 
 // index of a family in pairs.
