@@ -11,7 +11,11 @@ import (
 // What the protocol fixes.
 const (
 	Protocol = 112 // IP protocol number
-	HopLimit = 255 // of every advert, sent and received: a router on the way would have lowered it
+
+	// HopLimit is that of every advert, sent and received: a router on the way
+	// would have lowered it. But keepalived 2.2.7 sends those to IPv6 peers with
+	// the system's own (64), and looks at none that came from a peer.
+	HopLimit = 255
 
 	// PriorityStop says that the active router stops: the backups need not wait
 	// for its silence.
@@ -76,7 +80,9 @@ type Advert struct {
 	Priority uint8         // PriorityStop..PriorityOwner
 	Interval time.Duration // until the sender's next one, MinInterval..MaxInterval, in whole MinInterval
 	// Addresses are the group's of this family, without zones, 1..MaxAddresses.
-	// In IPv6 the first is link-local (see LinkLocal).
+	// RFC 9568 wants the first in IPv6 to be link-local (see LinkLocal);
+	// keepalived does not, and refuses a list of another length than its own.
+	// So it is for the sender to know whom it speaks to.
 	Addresses []netip.Addr
 }
 
@@ -138,12 +144,9 @@ func (a Advert) check(src, dst netip.Addr) error {
 			return fmt.Errorf("advert of id %d from %v to %v: both must be %v addresses", a.ID, src, dst, a.Family)
 		}
 	}
-	for i, addr := range a.Addresses {
-		switch {
-		case !addr.IsValid() || FamilyOf(addr) != a.Family:
+	for _, addr := range a.Addresses {
+		if !addr.IsValid() || FamilyOf(addr) != a.Family {
 			return fmt.Errorf("advert of id %d: address %v is not of family %v", a.ID, addr, a.Family)
-		case i == 0 && a.Family == IPv6 && !addr.IsLinkLocalUnicast():
-			return fmt.Errorf("advert of id %d: the first IPv6 address must be link-local, not %v: take one of the group's, or LinkLocal(%d)", a.ID, addr, a.ID)
 		}
 	}
 	return nil

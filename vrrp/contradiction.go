@@ -23,7 +23,8 @@ const (
 	OrderDiffers
 	// TwoOwners: both say that the addresses are their own (PriorityOwner).
 	TwoOwners
-	// NotLinkLocal: the first address of an IPv6 advert is not link-local.
+	// NotLinkLocal: the other's IPv6 list does not begin with a link-local
+	// address, and this one's does. A keepalived of that kind refuses it.
 	NotLinkLocal
 )
 
@@ -53,7 +54,7 @@ func (a Advert) Contradicts(other Advert) (c Contradiction) {
 	if a.Priority == PriorityOwner && other.Priority == PriorityOwner {
 		c |= TwoOwners
 	}
-	if other.Family == IPv6 && len(other.Addresses) > 0 && !other.Addresses[0].IsLinkLocalUnicast() {
+	if a.leads() && !other.leads() {
 		c |= NotLinkLocal
 	}
 	mine, theirs := a.listed(), other.listed()
@@ -65,6 +66,11 @@ func (a Advert) Contradicts(other Advert) (c Contradiction) {
 		c |= AddressesDiffer
 	}
 	return c
+}
+
+// leads says whether the list begins as RFC 9568 wants it in IPv6.
+func (a Advert) leads() bool {
+	return a.Family == IPv6 && len(a.Addresses) > 0 && a.Addresses[0].IsLinkLocalUnicast()
 }
 
 // listed is what the group itself lists: without a leading LinkLocal(id).
