@@ -204,6 +204,7 @@ var testEdges = []edge{
 	{"internal/node", "internal/netnstest", "a bare container has a network of its own"},
 	{"internal/scene", "internal/cli", "the test binary is holdfast too, which scenes run as a process"},
 	{"internal/scene/operate", "internal/cli", "the test binary is holdfast too, which scenes run as a process"},
+	{"vip", "lab/programs", "keepalived as the other router"},
 	{"vip", "lab", "nodes and clients on a switch, and what can go wrong with them"},
 	{"lab/programs", "lab", "a server and its load run on hosts of their own"},
 	{"lab/wire", "lab", "the wire is a cable of a laboratory"},

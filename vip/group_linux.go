@@ -486,7 +486,7 @@ func (g *group) hear(from, to netip.Addr, hopLimit int, message []byte) {
 		return
 	}
 	i := family(from)
-	if hopLimit != vrrp.HopLimit {
+	if hopLimit != vrrp.HopLimit && !g.excused(from, to) {
 		g.counts.invalid++
 		return
 	}
@@ -514,6 +514,12 @@ func (g *group) hear(from, to netip.Addr, hopLimit int, message []byte) {
 		g.lastHeard[i] = 0
 	}
 	g.act(g.machine.Advert(g.loop.now, from, c.advert))
+}
+
+// excused says whether an advert came to this node alone from a peer that is named
+// and is no Owner: keepalived sends those in IPv6 with the system's hop limit.
+func (g *group) excused(from, to netip.Addr) bool {
+	return !g.spec.Peered && !to.IsMulticast() && slices.Contains(g.spec.VRRP.Peers, from)
 }
 
 // contradicts counts and tells what another router's adverts say otherwise.

@@ -34,13 +34,15 @@ func btoi(b bool) int {
 	return 0
 }
 
-// moving are the addresses that move with a group: those that it names, and for
-// VRRP in IPv6 the link-local one that leads its adverts, if it names none.
+// moving are the addresses that move with a group: those that it names, and
+// between Owners in IPv6 the link-local one that leads their adverts, if it names
+// none. Another router has to be told the very list that it has itself:
+// keepalived refuses one of another length.
 func (g Group) moving() []netip.Prefix {
 	all := slices.Clone(g.Addresses)
 	six := func(p netip.Prefix) bool { return p.Addr().Is6() }
 	local := func(p netip.Prefix) bool { return six(p) && p.Addr().IsLinkLocalUnicast() }
-	if g.VRRP != nil && slices.ContainsFunc(all, six) && !slices.ContainsFunc(all, local) {
+	if g.VRRP != nil && g.Peered && slices.ContainsFunc(all, six) && !slices.ContainsFunc(all, local) {
 		all = append(all, netip.PrefixFrom(vrrp.LinkLocal(g.VRRP.ID), 64))
 	}
 	return all
