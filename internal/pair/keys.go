@@ -151,6 +151,9 @@ func nodeName(n int) string { return fmt.Sprintf("node%d", n) }
 // LoadKeys reads the keys of one node from its directory. The error says which
 // file is wrong, and how.
 func LoadKeys(dir string) (*Keys, error) {
+	if holdsBoth(dir) {
+		return nil, fmt.Errorf("%s holds the keys of both nodes, as `holdfast pair init` made them: each node needs the files of one of them; here: cp %s/* %s/, and on the other node those of %s", dir, nodeDir(dir, 1), dir, nodeDir(dir, 2))
+	}
 	keyText, err := readKeyFile(dir, keyFile, true)
 	if err != nil {
 		return nil, err
@@ -191,6 +194,20 @@ func LoadKeys(dir string) (*Keys, error) {
 		own:     own.key,
 		peer:    peer.key,
 	}, nil
+}
+
+// holdsBoth reports whether dir is what Init made, and not one of the directories
+// in it.
+func holdsBoth(dir string) bool {
+	if _, err := os.Lstat(filepath.Join(dir, keyFile)); !errors.Is(err, fs.ErrNotExist) {
+		return false
+	}
+	for n := 1; n <= 2; n++ {
+		if _, err := os.Lstat(filepath.Join(nodeDir(dir, n), certFile)); err != nil {
+			return false
+		}
+	}
+	return true
 }
 
 // readKeyFile reads one of the files; a secret one must be its owner's alone.

@@ -45,6 +45,9 @@ func TestInit(t *testing.T) {
 		t.Error("the nodes do not know each other")
 	}
 
+	if _, err := LoadKeys(dir); err == nil || !strings.Contains(err.Error(), "keys of both nodes") {
+		t.Errorf("the directory above: %v", err)
+	}
 	before := contents(t, dir)
 	if _, err := Init(dir); err == nil || !strings.Contains(err.Error(), "not overwritten") {
 		t.Errorf("a second run: %v", err)
