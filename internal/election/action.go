@@ -71,8 +71,11 @@ const (
 	// SendBeat sends what [Machine.Beat] gives, over the link.
 	SendBeat
 
-	// Lease lets the addresses speak before Until, and not from Until on. It
-	// may also shorten the lease.
+	// Lease lets the addresses speak before Until, and not from Until on. It may
+	// also shorten the lease. It is written only if the clock, read now that the
+	// actions before it are done, shows less than Deadline; else nothing is
+	// written, the rest of this call's actions is dropped, and [Machine.Lapsed]
+	// says what to do instead.
 	Lease
 
 	// Own makes the addresses this node's, under Epoch: open the gate (until the
@@ -90,8 +93,8 @@ const (
 	Ask
 
 	// Reflect asks who has Target on behalf of the peer, so that the answer goes
-	// there: sender inside the frame is From at MAC, the Ethernet source is our
-	// own. From is unspecified as in a probe.
+	// there: the sender inside the frame is From at MAC, the Ethernet source is
+	// our own. MAC is the broadcast address where the peer's is not known.
 	Reflect
 
 	// Prepare makes ready for a planned move to this node: the addresses are
@@ -179,7 +182,7 @@ type Action struct {
 
 	Priority        uint8
 	Interval        time.Duration
-	Until           Instant
+	Until, Deadline Instant
 	Epoch           uint64
 	Cause           Cause
 	Target, From    netip.Addr

@@ -1,6 +1,8 @@
 package election
 
 import (
+	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/holdfast-net/holdfast/vrrp"
@@ -21,24 +23,27 @@ type lease struct {
 	contended Instant // when the last one came, in a contention that was reported
 }
 
-// acquire makes this node the owner. The order of the actions is that of Do.
-func (m *Machine) acquire(now Instant, epoch uint64, c Cause) {
+// acquire makes this node the owner, with a lease that counts from the instant.
+// The order of the actions is that of Do.
+func (m *Machine) acquire(now, from Instant, epoch uint64, c Cause) {
 	m.epoch, m.owned = epoch, epoch
 	m.move = move{}
 	m.lease = lease{
-		until: now + int64(m.own.Lease), proof: now,
+		until: from + int64(m.own.Lease), proof: from,
 		advert: now + int64(m.own.Interval), ticked: now, reflect: never,
 	}
 	m.peer.asked = 0
+	before := m.role
+	m.role = Active
 	m.advertise()
 	if m.watched() {
 		m.askPeer(now)
 		m.askWitness(now, true)
 	}
-	m.do(Action{Do: Lease, Until: m.lease.until})
+	m.do(Action{Do: Lease, Until: m.lease.until, Deadline: now + int64(m.own.Interval/2)})
 	m.do(Action{Do: Own, Epoch: epoch, Cause: c})
 	m.beat()
-	m.become(now, Active, c)
+	m.become(now, before, Active, c)
 }
 
 // advertise sends an advert of this node's priority.
@@ -60,9 +65,6 @@ func (m *Machine) rhythm() Times {
 func (m *Machine) leaseDeadline() Instant {
 	at := min(m.lease.advert, m.lease.reflect)
 	if m.watched() {
-		if m.peer.asked != 0 {
-			at = min(at, m.peer.asked+int64(m.own.Reflect))
-		}
 		at = min(at, m.wit.at)
 	}
 	if m.lease.contended != 0 {
@@ -75,18 +77,20 @@ func (m *Machine) expireActive(now Instant) {
 	if now >= m.lease.advert {
 		m.tick(now)
 	}
-	if m.watched() {
-		if m.peer.asked != 0 && now >= m.peer.asked+int64(m.own.Reflect) {
-			// The peer's kernel has not answered: the witness decides from here on.
-			m.peer.asked = 0
-			m.lease.reflect = now
+	switch {
+	case !m.watched():
+	case now >= m.lease.reflect:
+		// The peer's kernel has not answered: the witness decides from here on.
+		rest := int64(m.own.Reflect)
+		if now-m.peer.answered > int64(m.own.Down) {
+			rest *= 2
+		} else if m.lease.ticked != now {
+			m.askPeer(now)
 		}
-		if now >= m.lease.reflect || now >= m.wit.at {
-			m.askWitness(now, true)
-			if m.lease.reflect <= now {
-				m.lease.reflect = now + int64(m.own.Reflect)
-			}
-		}
+		m.askWitness(now, true)
+		m.lease.reflect = now + rest
+	case now >= m.wit.at:
+		m.askWitness(now, true)
 	}
 	if c := m.lease.contended; c != 0 && now >= c+int64(m.own.Down) {
 		m.lease.contended, m.lease.rival = 0, 0
@@ -119,9 +123,20 @@ func (m *Machine) tick(now Instant) {
 // extend writes a lease that ends later than the one that runs.
 func (m *Machine) extend(now, until Instant) {
 	if now < m.lease.until && until > m.lease.until {
+		m.do(Action{Do: Lease, Until: until, Deadline: m.lease.until})
 		m.lease.until = until
-		m.do(Action{Do: Lease, Until: until})
 	}
+}
+
+// Lapsed is for a Lease that could not be written in time: somebody else may be
+// the owner.
+func (m *Machine) Lapsed(now Instant) []Action {
+	m.actions = m.actions[:0]
+	m.beating = false
+	if m.running && m.role == Active {
+		m.lose(now)
+	}
+	return m.end(now)
 }
 
 // prove takes evidence that the peer, if it lives, has heard from us at or after
@@ -136,39 +151,34 @@ func (m *Machine) prove(now, at Instant) {
 
 // askPeer asks the peer's kernel for its own address. The peer's machine sees
 // the question before its kernel answers: an answer proves that it knows that we
-// live.
+// live. If none comes in time the witness is asked.
 func (m *Machine) askPeer(now Instant) {
-	if m.peer.asked != 0 && m.lease.reflect == never {
-		m.lease.reflect = now // the last one was not answered
+	i := slices.IndexFunc(m.peer.beat.Addresses, func(a netip.Addr) bool { return a.Is4() == m.firsts[0].Is4() })
+	if i < 0 {
+		m.lease.reflect = min(m.lease.reflect, now) // no beat has told where the peer is
+		return
 	}
-	for _, a := range m.peer.beat.Addresses {
-		if a.Is4() == m.firsts[0].Is4() {
-			from := unspecified(a)
-			if !a.Is4() {
-				from = m.place.source(a) // a probe would be answered to everybody
-			}
-			m.do(Action{Do: Ask, Target: a, From: from})
-			m.peer.asked = now
-			return
-		}
+	a := m.peer.beat.Addresses[i]
+	from := unspecified(a)
+	if !a.Is4() {
+		from = m.place.source(a) // a probe would be answered to everybody
 	}
-	if m.lease.reflect == never {
-		m.lease.reflect = now // no beat has told where the peer is
+	m.do(Action{Do: Ask, Target: a, From: from})
+	if m.peer.asked == 0 {
+		m.peer.asked = now // the oldest counts, as nobody knows which one is answered
 	}
+	m.lease.reflect = min(m.lease.reflect, now+int64(m.own.Reflect))
 }
 
 // askWitness asks the witness: first for the peer, so that the answer tells it
 // that we live, then for ourselves. An owner's question is proof only because of
-// the first.
+// the first, which is sent more often than frames are lost in a row.
 func (m *Machine) askWitness(now Instant, forPeer bool) {
 	w := m.s.Witness
-	switch {
-	case !forPeer:
-	case !w.Is4() && m.role == Active:
-		// The answer to a probe goes to all nodes, and needs no address.
-		m.do(Action{Do: Reflect, Target: w, From: unspecified(w), MAC: m.place.MAC})
-	case w.Is4() && m.peer.beat.MAC != (MAC{}):
-		m.do(Action{Do: Reflect, Target: w, From: unspecified(w), MAC: m.peer.beat.MAC})
+	if from, mac, ok := m.forPeer(); ok && forPeer {
+		for range reflections {
+			m.do(Action{Do: Reflect, Target: w, From: from, MAC: mac})
+		}
 	}
 	m.do(Action{Do: Ask, Target: w, From: m.place.source(w)})
 	m.wit.asks++
@@ -179,6 +189,29 @@ func (m *Machine) askWitness(now Instant, forPeer bool) {
 		m.report(WitnessLost)
 	}
 }
+
+// reflections are sent before a question that counts: two in a row may be lost.
+const reflections = 3
+
+// forPeer gives the sender of a question on the peer's behalf, such that the
+// peer can tell the answer from one to its own: a probe's in IPv4; in IPv6 an
+// address from which the peer itself does not ask the witness. An owner that
+// does not know them has everybody answered.
+func (m *Machine) forPeer() (from netip.Addr, mac MAC, ok bool) {
+	w, b := m.s.Witness, &m.peer.beat
+	if b.MAC != (MAC{}) {
+		if w.Is4() {
+			return unspecified(w), b.MAC, true
+		}
+		asks := Place{Addresses: b.Addresses}.source(w)
+		if i := slices.IndexFunc(b.Addresses, func(a netip.Addr) bool { return a.Is6() && a != asks }); i >= 0 {
+			return b.Addresses[i], b.MAC, true
+		}
+	}
+	return unspecified(w), broadcast, m.role == Active
+}
+
+var broadcast = MAC{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}
 
 // witnessRest is how often the witness is asked while nothing depends on it.
 func (m *Machine) witnessRest() time.Duration { return max(m.own.Interval, time.Second) }
@@ -192,6 +225,7 @@ func (m *Machine) answeredByWitness(now Instant) {
 	if !m.wit.pending {
 		return
 	}
+	before := m.wit.good
 	m.wit.pending, m.wit.good, m.wit.last = false, m.wit.asked, now
 	m.wit.answers++
 	if m.wit.lost {
@@ -202,7 +236,7 @@ func (m *Machine) answeredByWitness(now Instant) {
 	case Active:
 		m.prove(now, m.wit.good)
 	case Backup:
-		m.tryAct(now)
+		m.witnessed(now, before)
 	}
 }
 
@@ -212,7 +246,7 @@ func (m *Machine) answeredByPeer(now Instant) {
 		return
 	}
 	at := m.peer.asked
-	m.peer.asked = 0
+	m.peer.asked, m.peer.answered = 0, now
 	m.lease.reflect = never
 	m.prove(now, at)
 }
@@ -259,8 +293,9 @@ func (m *Machine) changeInterval(now Instant, before Times) {
 		m.lease.easing, m.lease.eased = 3, before
 	case m.own.Interval < before.Interval:
 		m.lease.easing = 0
-		m.lease.until = min(m.lease.until, now+int64(m.own.Lease))
-		m.do(Action{Do: Lease, Until: m.lease.until})
+		before := m.lease.until
+		m.lease.until = min(before, now+int64(m.own.Lease))
+		m.do(Action{Do: Lease, Until: m.lease.until, Deadline: before})
 	}
 	m.lease.advert = now
 }

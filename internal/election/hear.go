@@ -77,10 +77,13 @@ func (m *Machine) answer(now Instant, n Neighbour) {
 	case m.inGroup(n.Sender) && m.role == Backup && m.s.Peered:
 		m.answeredForGroup(now)
 	case m.watched() && n.Sender == m.s.Witness:
-		if n.Target.IsUnspecified() || n.Target.IsMulticast() {
+		switch {
+		case n.Target.IsUnspecified() || n.Target.IsMulticast():
 			m.reflected(now)
-		} else if m.isOurs(n.Target) {
+		case n.Target == m.place.source(n.Sender):
 			m.answeredByWitness(now)
+		case n.Target.Is6() && m.isOurs(n.Target):
+			m.reflected(now)
 		}
 	case m.role == Active && m.watched() && known && n.MAC == m.peer.beat.MAC && m.isPeers(n.Sender):
 		m.answeredByPeer(now)

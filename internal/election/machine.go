@@ -69,7 +69,9 @@ type peer struct {
 	offsets [16]offset
 	n       int     // beats since the link came up
 	sent    Instant // when our last beat was made
-	asked   Instant // when its kernel was asked last, and has not answered; 0: it has
+	// asked is when its kernel was asked first since it has answered, 0 if it was
+	// not; answered is when it did.
+	asked, answered Instant
 }
 
 // offset is what one beat says about the two clocks: when it came, minus when it
@@ -232,7 +234,7 @@ func (m *Machine) Expire(now Instant) []Action {
 		m.expireActive(now)
 	case m.alone():
 		if m.mayAct() {
-			m.acquire(now, m.epoch+1, ByAlone)
+			m.acquire(now, now, m.epoch+1, ByAlone)
 		}
 	case m.plain():
 		m.expirePlain(now)
@@ -253,6 +255,7 @@ func (m *Machine) Start(now Instant) []Action {
 	m.listen(now)
 	m.do(Action{Do: Report, What: RoleChanged, Role: Fault, Before: Fault, Cause: ByStart, Epoch: m.epoch})
 	m.wit.at = now
+	m.beat()
 	return m.end(now)
 }
 
@@ -273,14 +276,22 @@ func (m *Machine) Resume(now Instant, epoch uint64, until Instant) []Action {
 	}
 	m.lease = lease{until: until, proof: now, advert: now, reflect: never}
 	m.wit.at = now
-	m.become(now, Active, ByPredecessor)
+	m.become(now, m.role, Active, ByPredecessor)
 	m.do(Action{Do: Own, Epoch: m.epoch, Cause: ByPredecessor})
+	m.beat()
 	return m.end(now)
 }
 
+// Recall tells a machine that has not begun what the process before it knew of
+// the peer: the Peer.Beat of its Status.
+func (m *Machine) Recall(b Beat) {
+	if !m.running && m.s.Peered {
+		m.peer.beat = b
+	}
+}
+
 // become changes the role.
-func (m *Machine) become(now Instant, r Role, c Cause) {
-	before := m.role
+func (m *Machine) become(now Instant, before, r Role, c Cause) {
 	m.role, m.cause, m.since = r, c, now
 	m.do(Action{Do: Report, What: RoleChanged, Role: r, Before: before, Cause: c, Epoch: m.epoch})
 }
@@ -349,14 +360,14 @@ func (m *Machine) SetWell(now Instant, ok, urgent bool) []Action {
 
 // toBackup begins to listen.
 func (m *Machine) toBackup(now Instant, c Cause) {
-	m.become(now, Backup, c)
+	m.become(now, m.role, Backup, c)
 	m.listen(now)
 	m.startRouter(now)
 }
 
 func (m *Machine) toFault(now Instant, c Cause) {
 	m.stopRouter(now)
-	m.become(now, Fault, c)
+	m.become(now, m.role, Fault, c)
 }
 
 // beat tells the peer what is new, when this call has done everything.

@@ -181,7 +181,7 @@ func (m *Machine) drained(now Instant) {
 func (m *Machine) gone(now Instant, g goal) {
 	switch g {
 	case goalStop:
-		m.become(now, Fault, ByStop)
+		m.become(now, m.role, Fault, ByStop)
 		m.stopped()
 	case goalUnwell:
 		if m.well {
@@ -210,7 +210,7 @@ func (m *Machine) grant(now Instant, c Cause, pass MAC, g goal) {
 	if m.well && g != goalStop {
 		m.toBackup(now, c)
 	} else {
-		m.become(now, Fault, c)
+		m.become(now, m.role, Fault, c)
 	}
 	m.move = next
 }
@@ -299,7 +299,7 @@ func (m *Machine) granted(now Instant, b Beat) {
 	if m.move.epoch == b.Move {
 		c = ByHandover
 	}
-	m.acquire(now, b.Move, c)
+	m.acquire(now, now, b.Move, c)
 }
 
 // Prepared answers Prepare.

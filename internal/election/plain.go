@@ -95,7 +95,7 @@ func (m *Machine) obey(now Instant, actions []vrrp.Action) {
 			} else if now-m.advertAt < int64(m.own.Down) && m.advertAt != 0 {
 				c = ByPreempt // it was not silent
 			}
-			m.acquire(now, m.epoch+1, c) // sends the advert, and announces
+			m.acquire(now, now, m.epoch+1, c) // sends the advert, and announces
 			return
 		case a.Do == vrrp.Become && a.State == vrrp.Backup && m.role == Active:
 			m.withdraw(now, ByRank, MAC{}, false)

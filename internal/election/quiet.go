@@ -120,16 +120,21 @@ func (m *Machine) expireBackup(now Instant) {
 }
 
 // question is one round: the peer's kernel is asked for the group's addresses,
-// by probes, which tell a peer that is about to take over too that we are; and
-// the witness.
+// and the witness is asked. Probes, and questions to the witness in the peer's
+// name, also tell a peer that is about to take over that we are: who would wait
+// for the peer does not ask so.
 func (m *Machine) question(now Instant) {
-	q := &m.quiet
+	q, claim := &m.quiet, !m.defers(now)
 	for _, a := range m.firsts {
-		m.do(Action{Do: Ask, Target: a, From: unspecified(a)})
+		from := unspecified(a)
+		if !claim {
+			from = m.place.source(a)
+		}
+		m.do(Action{Do: Ask, Target: a, From: from})
 		m.askedTimes++
 	}
 	if m.watched() {
-		m.askWitness(now, true)
+		m.askWitness(now, claim)
 	}
 	if q.rounds == 0 {
 		m.beat() // a peer that lives answers at once
@@ -164,15 +169,46 @@ func (m *Machine) tryAct(now Instant) bool {
 		return false
 	case m.watched() && (m.wit.good == 0 || now-m.wit.good > int64(t.Interval)):
 		return false
-	case m.linked(now) && m.peer.beat.Role == Backup && m.peer.beat.Able && m.outranked(m.peer.beat.Priority):
+	case m.defers(now):
 		return false
 	}
 	c := BySilence
 	if q.stop != 0 {
 		c = ByFarewell
 	}
-	m.acquire(now, m.epoch+1, c)
+	from := now
+	if m.watched() {
+		from = m.wit.good // a peer that hears nothing of us but that has heard that
+	}
+	m.acquire(now, from, m.epoch+1, c)
 	return true
+}
+
+// witnessed takes an answer of the witness as a backup; before is when the
+// question was asked that it had answered last. A silence in which it did not
+// answer either was ours.
+func (m *Machine) witnessed(now, before Instant) {
+	q := &m.quiet
+	if q.rounds > 0 && m.wit.good-max(before, q.heard) > int64(m.theirs.Suspect+m.theirs.Slack) {
+		m.hush(now)
+		return
+	}
+	m.tryAct(now)
+}
+
+// hush begins the silence anew: it has not meant anything so far.
+func (m *Machine) hush(now Instant) {
+	m.quiet = quiet{
+		heard: now, advert: m.quiet.advert, blind: m.quiet.blind, missing: m.quiet.missing,
+		askAt: now + int64(m.theirs.Suspect),
+	}
+}
+
+// defers says whether the peer would take over as well as we, and goes before
+// us.
+func (m *Machine) defers(now Instant) bool {
+	b := &m.peer.beat
+	return m.linked(now) && b.Role == Backup && b.Able && m.outranked(b.Priority)
 }
 
 // answeredForGroup takes an answer for one of the group's addresses from the
@@ -199,10 +235,7 @@ func (m *Machine) answeredForGroup(now Instant) {
 // to take over. If we are too, one of us waits.
 func (m *Machine) rivalClaims(now Instant) {
 	if m.role == Backup && !m.s.First {
-		m.quiet = quiet{
-			heard: now, advert: m.quiet.advert, blind: m.quiet.blind, missing: m.quiet.missing,
-			askAt: now + int64(m.theirs.Suspect),
-		}
+		m.hush(now)
 	}
 }
 
@@ -210,14 +243,15 @@ func (m *Machine) rivalClaims(now Instant) {
 // behalf: it lives, and the witness is all that we share. It may also be about to
 // take over, as we may be.
 func (m *Machine) reflected(now Instant) {
-	m.wit.reflected = now
 	if m.role != Backup {
 		return
 	}
+	m.wit.reflected = now
 	claiming := m.quiet.rounds > 0
-	m.lives(now, now, false)
+	m.hush(now)
 	if claiming && !m.s.First {
 		m.quiet.yielded = true
+		m.quiet.askAt += int64(m.theirs.Down)
 	}
 }
 
