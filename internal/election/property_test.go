@@ -200,7 +200,11 @@ func (w *world) play(faults []fault) {
 // one owner again, whatever was in progress.
 func (w *world) settle() int64 {
 	t := NewTimes(1, w.interval)
-	return int64(2*t.Down+t.Patience+t.Grace+w.drain+3*time.Second) + 2*int64(Linger)
+	most := 2*t.Down + t.Patience + t.Grace + w.drain + 2*MoveAnswer + drainLeeway
+	if !w.gated {
+		most += 2 * Linger
+	}
+	return int64(most)
 }
 
 // verdict says what is wrong after a play.
