@@ -83,6 +83,10 @@ func Ask(b []byte, mac MAC, from, target netip.Addr) []byte {
 // AskFor is Ask on behalf of another host: inside the frame asks as, at asMAC,
 // and the answer goes there. Only the Ethernet header shows who sends it, so
 // that no switch learns another port for asMAC.
+//
+// as may be the unspecified address: then it is a probe, as hosts send to find
+// out whether an address is free (RFC 5227, RFC 4862). In IPv4 the answer goes
+// to asMAC all the same, in IPv6 to all nodes.
 func AskFor(b []byte, mac, asMAC MAC, as, target netip.Addr) []byte {
 	if target.Is4() {
 		b = appendEthernet(b, broadcast, mac, typeARP)
@@ -137,14 +141,17 @@ func as16(a netip.Addr) [16]byte {
 }
 
 // appendND appends a solicitation or an advertisement with one option, in its
-// Ethernet frame.
+// Ethernet frame; a probe has none.
 func appendND(b []byte, toMAC, fromMAC MAC, from, to netip.Addr, kind uint8, flags uint32, target netip.Addr, option uint8, optionMAC MAC) []byte {
 	b = appendEthernet(b, toMAC, fromMAC, typeIPv6)
 	src, dst, about := as16(from), as16(to), as16(target)
 
-	const length = ndSize + optionSize
+	length, probe := ndSize+optionSize, !from.IsValid() || from.IsUnspecified()
+	if probe {
+		length = ndSize // it must not say where nobody is (RFC 4861, section 4.3)
+	}
 	b = binary.BigEndian.AppendUint32(b, 6<<28)
-	b = binary.BigEndian.AppendUint16(b, length)
+	b = binary.BigEndian.AppendUint16(b, uint16(length))
 	b = append(b, icmpv6, hopLimit)
 	b = append(b, src[:]...)
 	b = append(b, dst[:]...)
@@ -153,8 +160,10 @@ func appendND(b []byte, toMAC, fromMAC MAC, from, to netip.Addr, kind uint8, fla
 	b = append(b, kind, 0, 0, 0)
 	b = binary.BigEndian.AppendUint32(b, flags)
 	b = append(b, about[:]...)
-	b = append(b, option, optionSize/8)
-	b = append(b, optionMAC[:]...)
+	if !probe {
+		b = append(b, option, optionSize/8)
+		b = append(b, optionMAC[:]...)
+	}
 	binary.BigEndian.PutUint16(b[start+2:], ^checksum(src[:], dst[:], b[start:]))
 	return b
 }

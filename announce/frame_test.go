@@ -53,6 +53,8 @@ var made = []struct {
 		Neighbour{Kind: Asks, Sender: fourA, MAC: macC, Target: fourB, From: macA, To: toAll}},
 	{"ask for another, IPv6", AskFor(nil, macA, macC, sixA, sixB),
 		Neighbour{Kind: Asks, Sender: sixA, MAC: macC, Target: sixB, From: macA, To: toSolicited}},
+	{"probe IPv6", AskFor(nil, macA, macC, netip.IPv6Unspecified(), sixB),
+		Neighbour{Kind: Asks, Sender: netip.IPv6Unspecified(), MAC: macA, Target: sixB, From: macA, To: toSolicited}},
 	{"probe", Ask(nil, macA, netip.Addr{}, fourB),
 		Neighbour{Kind: Asks, Sender: netip.IPv4Unspecified(), MAC: macA, Target: fourB, From: macA, To: toAll}},
 }

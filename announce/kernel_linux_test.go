@@ -127,8 +127,13 @@ func TestKernelAnswers(t *testing.T) {
 		a, b := cable(t)
 		from, target := a.addr(six), b.addr(six)
 		other := announce.MAC{2, 0, 0, 0, 0, 3}
+		everybody := announce.MAC{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}
 		as := netip.AddrFrom4([4]byte{192, 0, 2, 3})
+		nobody, toNobody, probed, probedFor := netip.IPv4Unspecified(), netip.IPv4Unspecified(), a.mac, other
 		if six {
+			nobody, toNobody = netip.IPv6Unspecified(), netip.MustParseAddr("ff02::1")
+			everybody = announce.MAC{0x33, 0x33, 0, 0, 0, 1}
+			probed, probedFor = everybody, everybody
 			as = netip.AddrFrom16([16]byte{0x20, 0x01, 0x0d, 0xb8, 15: 3})
 		}
 		for name, c := range map[string]struct {
@@ -136,14 +141,17 @@ func TestKernelAnswers(t *testing.T) {
 			to    netip.Addr
 			mac   announce.MAC
 		}{
-			"everybody":   {announce.Ask(nil, a.mac, from, target), from, a.mac},
-			"one host":    {announce.AskHost(nil, a.mac, from, target, b.mac), from, a.mac},
-			"for another": {announce.AskFor(nil, a.mac, other, as, target), as, other},
+			"everybody":           {announce.Ask(nil, a.mac, from, target), from, a.mac},
+			"one host":            {announce.AskHost(nil, a.mac, from, target, b.mac), from, a.mac},
+			"for another":         {announce.AskFor(nil, a.mac, other, as, target), as, other},
+			"probe":               {announce.AskFor(nil, a.mac, a.mac, nobody, target), toNobody, probed},
+			"probe for another":   {announce.AskFor(nil, a.mac, other, nobody, target), toNobody, probedFor},
+			"probe for everybody": {announce.AskFor(nil, a.mac, announce.MAC{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}, nobody, target), toNobody, everybody},
 		} {
 			n := a.await(t, func(n announce.Neighbour, outgoing bool) bool {
 				return n.Kind == announce.Answers && n.Sender == target && n.Target == c.to && !outgoing
 			}, c.frame)
-			if n.MAC != b.mac || n.From != b.mac || n.To != c.mac || n.Gratuitous {
+			if n.MAC != b.mac || n.From != b.mac || n.To != c.mac || n.Gratuitous != c.to.IsMulticast() {
 				t.Errorf("%s: %+v", name, n)
 			}
 		}
