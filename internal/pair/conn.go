@@ -68,6 +68,9 @@ type timed struct {
 	silence time.Duration // 0: whoever set a deadline knows better
 }
 
+// errFaster is that the peer has made a connection while this node made one.
+var errFaster = errors.New("the peer was faster")
+
 var errTooMuch = errors.New("more bytes than a greeting has")
 
 // Read reads, by a deadline of its own.
@@ -137,6 +140,11 @@ func (l *Link) establish(ctx context.Context, raw *net.TCPConn, dialled bool) (_
 		return nil, err
 	}
 	c.r = bufio.NewReaderSize(c.tls, 32<<10)
+	// Before the greeting either may turn back. After it, what node 2 has
+	// offered is for node 1 to take or leave.
+	if dialled && l.Connected() {
+		return nil, errFaster
+	}
 	if err := l.greet(c); err != nil {
 		return nil, explainHandshake(err)
 	}
@@ -144,6 +152,8 @@ func (l *Link) establish(ctx context.Context, raw *net.TCPConn, dialled bool) (_
 		if err := c.awaitAdoption(); err != nil {
 			return nil, err
 		}
+	} else if dialled && l.Connected() {
+		return nil, errFaster
 	} else {
 		c.adopt = true
 	}

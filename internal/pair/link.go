@@ -12,6 +12,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -181,7 +182,14 @@ func (l *Link) Listen() error {
 	lc.KeepAliveConfig = l.keepalive()
 	lis, err := lc.Listen(context.Background(), network(l.o.Listen.Addr()), l.o.Listen.String())
 	if err != nil {
-		return fmt.Errorf("cannot listen for the peer (pair.listen %v): %w", l.o.Listen, err)
+		remedy := ""
+		switch {
+		case errors.Is(err, syscall.EADDRNOTAVAIL):
+			remedy = ": this machine does not have that address (yet)"
+		case errors.Is(err, syscall.EADDRINUSE):
+			remedy = ": another program listens there; choose another port at both nodes, or end it"
+		}
+		return fmt.Errorf("cannot listen for the peer (pair.listen %v): %w%s", l.o.Listen, err, remedy)
 	}
 	l.listener = lis.(*net.TCPListener)
 	return nil
@@ -212,7 +220,7 @@ func (l *Link) Address() netip.AddrPort {
 	return l.listener.Addr().(*net.TCPAddr).AddrPort()
 }
 
-// Run keeps the link until ctx ends or it is closed. Only what cannot be
+// Run keeps the link until ctx ends or it is closed, and cannot be called again. Only what cannot be
 // listened on is an error; a peer that is not there is a state.
 func (l *Link) Run(ctx context.Context) error {
 	if err := l.Listen(); err != nil {
@@ -521,12 +529,11 @@ func (l *Link) connect(ctx context.Context) error {
 		return fmt.Errorf("cannot connect to the peer (pair.peer %v): %w", l.o.Peer, err)
 	}
 	c, err := l.establish(ctx, raw.(*net.TCPConn), true)
+	if errors.Is(err, errFaster) {
+		return nil
+	}
 	if err != nil {
 		return fmt.Errorf("what answers at pair.peer %v is not the peer, or does not take this node for its own: %w", l.o.Peer, err)
-	}
-	if l.Connected() { // the peer was faster
-		c.raw.Close()
-		return nil
 	}
 	l.offer(ctx, c)
 	return nil

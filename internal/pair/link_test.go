@@ -17,7 +17,7 @@ import (
 const patience = 20 * time.Second
 
 // eventually waits until a condition holds.
-func eventually(t *testing.T, what string, cond func() bool) {
+func eventually(t testing.TB, what string, cond func() bool) {
 	t.Helper()
 	deadline := time.After(patience)
 	tick := time.NewTicker(2 * time.Millisecond)
