@@ -7,6 +7,7 @@ import (
 
 	"github.com/holdfast-net/holdfast/internal/election"
 	"github.com/holdfast-net/holdfast/internal/gate"
+	"github.com/holdfast-net/holdfast/internal/sys"
 )
 
 // passing is how long frames that still come for an address that was given
@@ -16,28 +17,51 @@ const passing = 5 * time.Second
 // act does what the machine has decided, in its order. What is decided while it
 // is done, by an event that an action brings about, comes behind it.
 func (g *group) act(actions []election.Action) {
-	g.queue = append(g.queue, actions...)
+	g.calls++
+	for i := range actions {
+		g.queue = append(g.queue, decided{actions[i], g.calls})
+	}
 	if g.acting {
 		return
 	}
 	g.acting = true
 	for i := 0; i < len(g.queue); i++ {
-		g.do(&g.queue[i])
+		if d := &g.queue[i]; d.call != g.lapsed {
+			g.do(&d.Action, d.call)
+		}
 	}
 	g.queue, g.acting = g.queue[:0], false
 }
 
-func (g *group) do(a *election.Action) {
+// decided is an action, and by which call of the machine it came.
+type decided struct {
+	election.Action
+	call uint64
+}
+
+// lease writes the end of a lease, if there is still time: a process that was
+// stopped before this must not have one that its peer knows nothing of. What
+// the machine has decided with it is dropped then.
+func (g *group) lease(until, deadline int64, call uint64) {
+	if now := sys.BootTime(); now >= deadline {
+		g.lapsed, g.loop.now = call, now
+		g.act(g.machine.Lapsed(now))
+		return
+	}
+	g.leaseUntil = until
+	if g.gateMode == gate.Own || g.gateMode == gate.Handing {
+		g.renewGate(until)
+	}
+}
+
+func (g *group) do(a *election.Action, call uint64) {
 	switch a.Do {
 	case election.SendAdvert:
 		g.sendAdvert(a.Priority, a.Interval)
 	case election.SendBeat:
 		g.sendBeat()
 	case election.Lease:
-		g.leaseUntil = a.Until
-		if g.gateMode == gate.Own || g.gateMode == gate.Handing {
-			g.renewGate(a.Until)
-		}
+		g.lease(a.Until, a.Deadline, call)
 	case election.Own:
 		g.takeOver(*a)
 	case election.Announce:

@@ -226,17 +226,30 @@ func (g *group) gates(each func(*gate.Gate) error) {
 	}
 }
 
-// setGate says what the addresses may do from now on.
+// setGate says what the addresses may do from now on. The peer's MAC is the one
+// that it has on the group's own link; on the others nothing can be sent on.
 func (g *group) setGate(e gate.Entry) {
 	g.gateMode = e.Mode
 	g.gates(func(t *gate.Gate) error {
+		here := e
+		if t != g.port.sockets.gate {
+			here.Mode, here.Peer = elsewhere(e.Mode), [6]byte{}
+		}
 		for _, addr := range g.addrs {
-			if err := t.Set(addr, e); err != nil {
+			if err := t.Set(addr, here); err != nil {
 				return err
 			}
 		}
 		return nil
 	})
+}
+
+func elsewhere(m gate.Mode) gate.Mode {
+	switch m {
+	case gate.Own, gate.Handing:
+		return gate.Own
+	}
+	return gate.Closed
 }
 
 // renewGate moves the end of what they may do. It allocates nothing.

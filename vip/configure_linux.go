@@ -272,7 +272,11 @@ func (l *loop) handed() []byte {
 	groups := make(map[string]handed)
 	for _, g := range l.groups {
 		if g.started {
-			h := handed{Epoch: g.epoch()}
+			m := g.machine.Status(l.now)
+			h := handed{Epoch: m.Epoch}
+			if m.Peer.Last != 0 {
+				h.Peer = m.Peer.Beat.AppendTo(nil)
+			}
 			if g.active() {
 				h.Until = g.leaseUntil
 			}

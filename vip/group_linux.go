@@ -30,7 +30,9 @@ type group struct {
 	further []*port // other links on which the addresses are announced
 
 	machine *election.Machine
-	queue   []election.Action // what the machine has decided and is not done yet
+	queue   []decided // what the machine has decided and is not done yet
+	calls   uint64    // of act
+	lapsed  uint64    // the call whose lease could not be written in time
 	acting  bool
 	started bool // the machine was told to start
 	stopped bool // it has ended
@@ -227,6 +229,7 @@ func (g *group) start() {
 	}
 	now := g.loop.now
 	g.act(g.machine.SetPlace(now, g.place))
+	g.recall()
 	if epoch, until, ok := g.predecessor(); ok {
 		g.leaseUntil = until
 		g.act(g.machine.Resume(now, epoch, until))
@@ -243,6 +246,15 @@ func (g *group) start() {
 	}
 	g.toldWell = false
 	g.checkWell()
+}
+
+// recall tells the machine what its predecessor knew of the peer.
+func (g *group) recall() {
+	if h := g.loop.resume[g.spec.Name]; len(h.Peer) > 0 {
+		if b, err := election.ParseBeat(h.Peer); err == nil {
+			g.machine.Recall(b)
+		}
+	}
 }
 
 // predecessor finds what the process before this one has left: its word, or a

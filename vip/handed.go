@@ -8,7 +8,8 @@ import (
 // handed is what one Owner leaves the next of a group.
 type handed struct {
 	Epoch uint64 `json:"epoch"`
-	Until int64  `json:"until"` // of the lease, BootTime; 0: none
+	Until int64  `json:"until"`          // of the lease, BootTime; 0: none
+	Peer  []byte `json:"peer,omitempty"` // the peer's last beat
 }
 
 type handedFile struct {
