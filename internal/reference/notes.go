@@ -18,7 +18,8 @@ const (
 	keysInside   = "See the keys in it."
 	notByOne     = "Cannot be changed by a reload: it is refused, and says so. Restart the node."
 	forAddresses = "Holds at once; nothing moves by it."
-	movesGroup   = "The group is released, and taken again with the new value: change the backup first, then `holdfast address release`, then the other node."
+	movesGroup   = "It is another group then: the one before is released. Change the backup first, then `holdfast address release`, then the other node."
+	bothFiles    = "Until the other node has the same, its adverts are reported as contradicting."
 	checksAnew2  = "The command is run anew with the new value. What the group is stays so until it says otherwise."
 	forNotify    = "Holds for the next change of role."
 	notifyMore   = "It runs as the node's own user. What it writes is logged, its failure is an event and a problem in `status`, and its end is awaited only by the next command of the same group."
@@ -77,7 +78,7 @@ var notes = map[string]note{
 		more: "It need not exist yet when the node starts: the group is in `fault` until it does, and has a carrier.",
 	},
 	"addresses[].addresses": {
-		reload: movesGroup, example: `[10.0.0.100/24, 10.0.0.101/24, "2001:db8::100/64"]`,
+		reload: "Only what differs is touched: a new address comes, one that is gone leaves, and the others notice nothing. " + bothFiles, example: `[10.0.0.100/24, 10.0.0.101/24, "2001:db8::100/64"]`,
 		more: "Nobody else may set them: no network manager, no script. The node adds them with a lifetime of two seconds, and renews it, so that they leave by themselves from a node that is frozen.",
 	},
 	"addresses[].vrrp": {
@@ -89,7 +90,7 @@ var notes = map[string]note{
 	"addresses[].vrrp.id":       {reload: movesGroup, example: `51`},
 	"addresses[].vrrp.priority": {reload: forAddresses, example: `100`},
 	"addresses[].vrrp.interval": {
-		reload: movesGroup + " Until the other node has the same, its adverts are reported as contradicting.", example: `10ms`,
+		reload: forAddresses + " " + bothFiles, example: `10ms`,
 		more: "A takeover takes three intervals and up to one more: 40 ms at `10ms`, 400 ms at `100ms`. The node that owns the group sends one advert an interval, of some 60 bytes for each family.",
 	},
 	"addresses[].vrrp.preempt": {
