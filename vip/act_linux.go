@@ -223,7 +223,7 @@ func (g *group) report(a election.Action) {
 	case election.AdvertsMissing:
 		g.tell(KindAdverts, fmt.Sprintf("adverts of id %d do not arrive on %s, although the peer lives: look for what filters IP protocol 112 or multicast between both nodes", v.ID, g.spec.Interface))
 	case election.AdvertsBack:
-		g.tell(KindAdverts, fmt.Sprintf("adverts of id %d arrive again on %s", v.ID, g.spec.Interface))
+		g.tellOver(KindAdverts, fmt.Sprintf("adverts of id %d arrive again on %s", v.ID, g.spec.Interface))
 	case election.Forged:
 		g.forged(a.From, "the peer, as the link to it tells")
 	case election.Strange:
@@ -239,7 +239,7 @@ func (g *group) report(a election.Action) {
 	case election.WitnessLost:
 		g.tell(KindWitness, fmt.Sprintf("witness %v no longer answers on %s", g.spec.Witness, g.spec.Interface))
 	case election.WitnessBack:
-		g.tell(KindWitness, fmt.Sprintf("witness %v answers again on %s", g.spec.Witness, g.spec.Interface))
+		g.tellOver(KindWitness, fmt.Sprintf("witness %v answers again on %s", g.spec.Witness, g.spec.Interface))
 	case election.Late:
 		g.tellSometimes(KindLate, fmt.Sprintf("this process was stopped, or got no processor, for %v: what it heard before proves nothing", a.By.Round(time.Millisecond)))
 	case election.MoveRefused:

@@ -588,9 +588,14 @@ func (g *group) neighbour(p *port, n announce.Neighbour, outgoing bool) {
 }
 
 // tell tells a change.
-func (g *group) tell(kind Kind, text string) {
+func (g *group) tell(kind Kind, text string) { g.tellOf(kind, false, text) }
+
+// tellOver tells that what was told of a kind is over.
+func (g *group) tellOver(kind Kind, text string) { g.tellOf(kind, true, text) }
+
+func (g *group) tellOf(kind Kind, over bool, text string) {
 	g.loop.o.teller.tell(Change{
-		Group: g.spec.Name, Kind: kind, At: time.Now(), Role: g.role, From: g.role, Epoch: g.knownEpoch(), Cause: g.cause, Text: text,
+		Group: g.spec.Name, Kind: kind, At: time.Now(), Role: g.role, From: g.role, Epoch: g.knownEpoch(), Cause: g.cause, Over: over, Text: text,
 	})
 }
 

@@ -91,6 +91,8 @@ type Change struct {
 	Role, From Role
 	Epoch      uint64
 	Cause      Cause
+	// Over says that what an earlier Change of the kind told is over.
+	Over bool
 	// Text says what happened, on which object and what to do, for people.
 	Text string
 }

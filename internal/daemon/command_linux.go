@@ -46,22 +46,27 @@ func (d *Daemon) ChangeBackend(serviceName, backendName string, c admin.BackendC
 		r.Text += "; " + left(r.Connections)
 	}
 	if changed {
-		state := "changed"
-		switch {
-		case removed:
-			state = "removed"
-		case spec.Weight == 0:
-			state = "drain"
-		}
-		e := backendChange(s.name, spec, state, r.Text).event
-		e.ByHand = by
-		if !removed {
-			e.Weight = &spec.Weight
-		}
-		d.journal.Add(e)
-		d.log.Info("changed by hand", "change", r.Text, "service", s.name, "backend", backendName, "by", by)
+		d.changedByHand(s, spec, removed, r.Text, by)
 	}
 	return r, nil
+}
+
+// changedByHand tells what a command has done to a backend.
+func (d *Daemon) changedByHand(s *service, spec relay.Backend, removed bool, text, by string) {
+	state := "changed"
+	switch {
+	case removed:
+		state = "removed"
+	case spec.Weight == 0:
+		state = "drain"
+	}
+	e := backendChange(s.name, spec, state, text).event
+	e.ByHand = by
+	if !removed {
+		e.Weight = &spec.Weight
+	}
+	d.journal.Add(e)
+	d.log.Info("changed by hand", "change", text, "service", s.name, "backend", spec.Name, "by", by)
 }
 
 // outcome says how a backend stands after a command.

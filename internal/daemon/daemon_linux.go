@@ -34,6 +34,10 @@ type Options struct {
 	// Serve returns only when it has taken the last.
 	Events io.Writer
 
+	// Ended is called by Serve when no client is served any more, while events are
+	// still written; nil: nobody wants to know.
+	Ended func()
+
 	// Lost says how many events and log lines could not be written so far, for
 	// Problems; nil: none.
 	Lost func() (events, logLines uint64)
@@ -46,6 +50,7 @@ type Daemon struct {
 	journal *journal.Journal
 	events  io.Writer
 	lost    func() (events, logLines uint64)
+	atEnd   func()
 	limiter *health.Limiter
 	counter counter
 	watcher *watcher
@@ -69,7 +74,7 @@ type Daemon struct {
 // New listens on every address, and runs nothing: clients wait in the kernel's
 // queues until Serve.
 func New(o Options) (_ *Daemon, err error) {
-	d := &Daemon{journal: o.Journal, events: o.Events, lost: o.Lost, log: o.Logger, began: time.Now()}
+	d := &Daemon{journal: o.Journal, events: o.Events, lost: o.Lost, atEnd: o.Ended, log: o.Logger, began: time.Now()}
 	if d.log == nil {
 		d.log = slog.New(slog.DiscardHandler)
 	}
@@ -180,6 +185,9 @@ func (d *Daemon) Serve(ctx context.Context, signals <-chan os.Signal) error {
 		stop()
 	}
 	d.tasks.Wait()
+	if d.atEnd != nil {
+		d.atEnd()
+	}
 	endEvents()
 	writer.Wait()
 	d.log.Info("stopped", "ran", time.Since(d.began).Round(time.Millisecond).String(), "total", totals(d.Totals()))

@@ -46,6 +46,7 @@ func resolve(ctx context.Context, c *config.Config, look lookup) ([]ServiceOptio
 	for i, s := range c.Services {
 		path := fmt.Sprintf("services[%d]", i)
 		o := serviceOptions(s, ipv6)
+		o.Relay.Floating = floating(c)
 		for j, b := range s.Backends {
 			spec := relay.Backend{
 				Name: cmp.Or(b.Name, b.Address.String()), Weight: b.Weight, Backup: b.Backup, MaxConnections: b.MaxConnections,
@@ -108,6 +109,16 @@ func serviceOptions(s config.Service, ipv6 bool) ServiceOptions {
 		}
 	}
 	return ServiceOptions{Relay: o, Check: check(s.Health), Hosts: make(map[string]Host)}
+}
+
+// floating are the addresses that come to this node and leave it again.
+func floating(c *config.Config) (list []netip.Addr) {
+	for _, g := range c.Addresses {
+		for _, p := range g.Addresses {
+			list = append(list, p.Addr())
+		}
+	}
+	return list
 }
 
 // address is one without a host name. The file was checked: it has no path that

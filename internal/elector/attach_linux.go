@@ -27,8 +27,9 @@ const (
 
 // attach gets a link to an elector with this program and these settings. One
 // that does not answer is frozen, or of a version that cannot be spoken to: it is
-// killed, without releasing anything, and another is started.
-func (c *Client) attach(ctx context.Context) error {
+// killed, without releasing anything, and another is started. found becomes what
+// the elector had been told before.
+func (c *Client) attach(ctx context.Context, found *Settings) error {
 	ctx, cancel := context.WithTimeout(ctx, attachBound)
 	defer cancel()
 	replaced := false
@@ -74,6 +75,7 @@ func (c *Client) attach(ctx context.Context) error {
 			}
 			continue
 		}
+		*found = w.Settings
 		err = c.take(l, w)
 		if err != nil {
 			_ = l.conn.Close()
@@ -166,6 +168,9 @@ func (c *Client) take(l *link, w *welcome) error {
 	// Configure and SetWell wait for mu: what they say comes behind this.
 	for _, w := range c.wells {
 		l.send(&message{Well: &w})
+	}
+	if c.unsynced {
+		l.send(&message{Synced: &synced{}})
 	}
 	if !c.settings.Equal(settings) {
 		l.send(&message{Configure: &configure{Settings: c.settings}})

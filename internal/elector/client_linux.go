@@ -50,7 +50,9 @@ type Client struct {
 	mu       sync.Mutex
 	settings Settings
 	wells    map[string]well
-	link     *link // nil: none
+	unsynced bool
+	found    Settings // of the elector that Open has attached to
+	link     *link    // nil: none
 	info     Info
 	groups   []vip.Status
 	heard    time.Time // the last status
@@ -81,7 +83,7 @@ func Open(ctx context.Context, o Options) (*Client, error) {
 		return nil, err
 	}
 	c := &Client{o: o, settings: o.Settings, wells: make(map[string]well), calls: make(map[uint64]chan error)}
-	if err := c.attach(ctx); err != nil {
+	if err := c.attach(ctx, &c.found); err != nil {
 		return nil, err
 	}
 	return c, nil
@@ -123,7 +125,7 @@ func (c *Client) Run(ctx context.Context) error {
 			return nil
 		}
 		backoff = min(max(2*backoff, firstBackoff), lastBackoff)
-		if err := c.attach(ctx); err != nil {
+		if err := c.attach(ctx, new(Settings)); err != nil {
 			if c.over(ctx) {
 				return nil
 			}
@@ -499,6 +501,21 @@ func (c *Client) LinkDown() {
 	}
 }
 
+// SetSynced says whether this node has everything that the peer has; until it says
+// so, it has. It holds for electors that are started later, too.
+func (c *Client) SetSynced(ok bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.unsynced = !ok
+	if c.link != nil {
+		c.link.send(&message{Synced: &synced{OK: ok}})
+	}
+}
+
+// Found is what the elector had been told before, that Open has attached to; empty
+// where it has started one.
+func (c *Client) Found() Settings { return c.found }
+
 // Release gives a group up, to the peer where one lives. by says who asked for
 // it. It needs Run.
 func (c *Client) Release(ctx context.Context, group, by string) error {
@@ -545,7 +562,7 @@ func (c *Client) Problems() []Problem {
 		})
 	}
 	for _, l := range c.info.Lacks {
-		list = append(list, Problem{Text: "the elector has no " + l, Since: c.info.Started})
+		list = append(list, Problem{Lacks: true, Text: "the elector has no " + l, Since: c.info.Started})
 	}
 	return list
 }

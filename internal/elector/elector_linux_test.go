@@ -121,6 +121,8 @@ func (p *puppet) Deliver(beat []byte) error {
 	return nil
 }
 
+func (p *puppet) SetSynced(group string, ok bool) error { return p.SetWell(group, ok, "synced") }
+
 func (p *puppet) LinkDown() { p.o.OnBeat([]byte("link down")) }
 
 func (p *puppet) Release(ctx context.Context, group string) error {

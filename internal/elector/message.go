@@ -19,6 +19,7 @@ type message struct {
 	Alive     *alive     `json:"alive,omitempty"`
 	Well      *well      `json:"well,omitempty"`
 	LinkDown  *linkDown  `json:"link_down,omitempty"`
+	Synced    *synced    `json:"synced,omitempty"`
 	Release   *release   `json:"release,omitempty"`
 	Stop      *stop      `json:"stop,omitempty"`
 	Stepped   *stepped   `json:"stepped,omitempty"`
@@ -39,7 +40,7 @@ type message struct {
 // parts counts the parts that are there.
 func (m *message) parts() (n int) {
 	for _, there := range [...]bool{
-		m.Hello != nil, m.Replace != nil, m.Configure != nil, m.Alive != nil, m.Well != nil, m.LinkDown != nil,
+		m.Hello != nil, m.Replace != nil, m.Configure != nil, m.Alive != nil, m.Well != nil, m.LinkDown != nil, m.Synced != nil,
 		m.Release != nil, m.Stop != nil, m.Stepped != nil, m.Beat != nil, m.Welcome != nil, m.Status != nil,
 		m.Change != nil, m.Step != nil, m.StepEnd != nil, m.Result != nil, m.Log != nil,
 	} {
@@ -94,6 +95,12 @@ type well struct {
 
 // linkDown says that beats do not reach the peer.
 type linkDown struct{}
+
+// synced says whether this node has everything that the peer has, so that it may
+// ask for addresses that it goes before the peer for.
+type synced struct {
+	OK bool `json:"ok"`
+}
 
 // release asks for a planned release of a group; a result with its ID follows.
 type release struct {

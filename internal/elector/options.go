@@ -74,6 +74,7 @@ func (o Options) check() (Options, error) {
 
 // Problem is why the elector is not as it should be.
 type Problem struct {
+	Lacks bool   // it runs, and lacks something that it should have; else it is not there
 	Text  string // what, and what to do
 	Since time.Time
 }

@@ -106,14 +106,14 @@ func (o *outbox) take() *message {
 		return m
 	}
 	switch {
+	case len(o.ordered) > 0: // before a life sign: what is not well is known by then
+		return first(&o.ordered)
 	case o.alive != nil:
 		m := o.alive
 		o.alive = nil
 		return m
 	case len(o.beats) > 0:
 		return first(&o.beats)
-	case len(o.ordered) > 0:
-		return first(&o.ordered)
 	case len(o.lossy) > 0:
 		return first(&o.lossy)
 	case o.status != nil:

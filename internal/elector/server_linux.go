@@ -34,6 +34,7 @@ type owner interface {
 	Alive()
 	Deliver(beat []byte) error
 	LinkDown()
+	SetSynced(group string, ok bool) error
 	Release(ctx context.Context, group string) error
 	Hand(context.Context) ([]byte, error)
 	Status() []vip.Status
@@ -353,6 +354,8 @@ func (s *server) obey(ses *session, in *receiver, m *message) error {
 		if err := s.owner.SetWell(m.Well.Group, m.Well.OK, m.Well.Why); err != nil {
 			s.log.Warn("a group's state was not taken", "group", m.Well.Group, "err", err)
 		}
+	case m.Synced != nil:
+		s.synced(m.Synced.OK)
 	case m.Configure != nil:
 		s.tasks.Go(func() { s.configure(ses, m.Configure) })
 	case m.Release != nil:
@@ -371,6 +374,18 @@ func (s *server) obey(ses *session, in *receiver, m *message) error {
 		return fmt.Errorf("%w: a daemon does not say this", errFrame)
 	}
 	return nil
+}
+
+// synced holds for every group.
+func (s *server) synced(ok bool) {
+	s.mu.Lock()
+	groups := s.settings.Groups
+	s.mu.Unlock()
+	for _, g := range groups {
+		if err := s.owner.SetSynced(g.Name, ok); err != nil {
+			s.log.Warn("a group's state was not taken", "group", g.Name, "err", err)
+		}
+	}
 }
 
 func (ses *session) answer(id uint64, err error) {

@@ -32,7 +32,11 @@ type node struct {
 	server  *api.Server
 	socket  *api.Listener
 	manager *systemd.Notifier // nil: nobody asks
-	began   time.Time
+
+	addresses *addresses
+	pair      *partner // nil: a single node
+
+	began time.Time
 
 	shown http.Handler // the metrics
 
@@ -63,11 +67,13 @@ type node struct {
 func Run(ctx context.Context, o Options) (err error) {
 	n := &node{o: o, began: time.Now(), stopped: make(chan struct{})}
 	n.shown = metrics.Handler(n)
+	n.journal = journal.New(journal.Options{})
 	// Before anything else is there, so that whoever sees that may signal.
 	signals := catchSignals()
 
 	n.lines = journal.NewWriter(o.Err, journal.WriterOptions{Name: "the log"})
 	n.log, n.logs = newLogger(n.lines)
+	n.addresses = newAddresses(n)
 	endLines := background(n.lines.Run)
 	defer func() { _ = endLines() }() // the last to end: everybody logs. Where the log fails, there is nobody to tell
 
@@ -107,7 +113,17 @@ func (n *node) take(ctx context.Context) (_ *runtimeDir, err error) {
 	}()
 	n.taken(c)
 	// Each of the rest says for itself what it lacks.
-	return runtime, errors.Join(n.openEvents(), n.openServer(c), n.openMetrics(c), n.openDaemon(ctx, c))
+	if err := errors.Join(n.openEvents(), n.openServer(c), n.openMetrics(c), n.openDaemon(ctx, c), n.openPair(c)); err != nil {
+		return runtime, err
+	}
+	// The last: from here on this node may own addresses, and its services listen on
+	// them.
+	return runtime, n.addresses.open(ctx, c)
+}
+
+func (n *node) openPair(c *config.Config) (err error) {
+	n.pair, err = openPair(n, c)
+	return err
 }
 
 func (n *node) openEvents() (err error) {
@@ -129,20 +145,19 @@ func (n *node) openDaemon(ctx context.Context, c *config.Config) error {
 	if err != nil {
 		return err
 	}
-	n.journal = journal.New(journal.Options{})
 	var events io.Writer
 	if n.events != nil {
 		events = n.events
 	}
 	n.daemon, err = daemon.New(daemon.Options{
-		Services: services, Loops: n.o.Loops, Logger: n.log, Journal: n.journal, Events: events, Lost: n.Lost,
+		Services: services, Loops: n.o.Loops, Logger: n.log, Journal: n.journal, Events: events, Lost: n.Lost, Ended: n.leave,
 	})
 	return err
 }
 
 // close frees what take took.
 func (n *node) close() error {
-	var errs []error
+	errs := []error{n.addresses.close(), n.pair.close()}
 	if n.daemon != nil {
 		errs = append(errs, n.daemon.Close())
 	}
@@ -180,12 +195,19 @@ func (n *node) run(ctx context.Context, signals <-chan os.Signal) (err error) {
 	n.tasks.Go(func() { n.beat(ctx) })
 	n.tasks.Go(func() { n.tell(ctx) })
 	n.tasks.Go(func() { n.reap(ctx) })
+	n.tasks.Go(func() { n.addresses.run(ctx) })
+	linked, endLink := context.WithCancel(context.WithoutCancel(ctx))
+	defer endLink()
+	if n.pair != nil {
+		n.tasks.Go(func() { n.pair.run(linked) })
+	}
 
 	n.log.Info("started", "node", n.name(), "version", n.o.Version, "pid", os.Getpid(), "file", n.o.File)
 	n.notified(n.manager.Ready(n.summary()))
 	err = n.daemon.Serve(ctx, stops)
 
 	n.stop("it has ended")
+	endLink()
 	cancel()
 	// A reload under way ends; one that comes later is refused, and starts nothing
 	// that would have to be waited for. Those that wait for their turn are tasks.
@@ -193,6 +215,16 @@ func (n *node) run(ctx context.Context, signals <-chan os.Signal) (err error) {
 	n.reloading.Unlock() //nolint:staticcheck // the lock is not for what is done under it
 	n.tasks.Wait()
 	return err
+}
+
+// leave gives every address up, when no client is served any more and the events
+// are still written.
+func (n *node) leave() {
+	n.stop("it ends")
+	// A reload under way may be adding groups.
+	n.reloading.Lock()
+	n.reloading.Unlock() //nolint:staticcheck // the lock is not for what is done under it
+	n.addresses.stop("the node stops")
 }
 
 // background starts f, which runs until its context ends. The function it returns

@@ -17,6 +17,10 @@ type Options struct {
 	Version string // of the program, as status shows it
 	Loops   int    // event loops of the relay; 0: one for each processor
 
+	// Elector is the program that owns addresses, with its arguments; empty: this
+	// one, see [elector.Options].
+	Elector []string
+
 	// DropCapabilities gives up, for the whole process and for good, what it holds
 	// and the node cannot need once it has started; see [daemon.DropCapabilities].
 	DropCapabilities bool

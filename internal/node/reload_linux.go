@@ -86,6 +86,9 @@ func (n *node) reload(ctx context.Context) (_ *config.Config, changes []string, 
 	}
 	turnLog, err := n.logs.prepare(c.Log)
 	if err == nil {
+		err = n.settings(c).Check()
+	}
+	if err == nil {
 		var more []string
 		more, err = n.daemon.Apply(services) // the last that can fail
 		changes = append(changes, more...)
@@ -96,6 +99,9 @@ func (n *node) reload(ctx context.Context) (_ *config.Config, changes []string, 
 		}
 		return nil, nil, err
 	}
+	// Who listens on an address does so before it comes.
+	changes = append(changes, n.addresses.apply(ctx, was, c)...)
+	n.pair.take(c)
 	if metrics != n.metrics {
 		changes = append(changes, n.replaceMetrics(metrics))
 	}
@@ -112,6 +118,7 @@ func keeps(was, now *config.Config) error {
 		{"admin.socket", was.Admin.Socket, now.Admin.Socket},
 		{"directories.runtime", was.Directories.Runtime, now.Directories.Runtime},
 		{"directories.bpf", was.Directories.BPF, now.Directories.BPF},
+		{"pair", pairText(was.Pair), pairText(now.Pair)},
 	} {
 		if k.was != k.now {
 			return &admin.Error{
@@ -122,6 +129,14 @@ func keeps(was, now *config.Config) error {
 		}
 	}
 	return nil
+}
+
+// pairText is what of a pair cannot be changed by a reload.
+func pairText(p *config.Pair) string {
+	if p == nil {
+		return "none"
+	}
+	return fmt.Sprintf("listen %s, peer %s, keys %s", p.Listen, p.Peer, p.Keys)
 }
 
 // setAccess says who may use the socket: who may open it, and who may change

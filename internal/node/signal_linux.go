@@ -26,6 +26,8 @@ func catchSignals() <-chan os.Signal {
 
 // handle acts on signals until ctx ends. What asks for the end goes on to stops.
 func (n *node) handle(ctx context.Context, signals <-chan os.Signal, stops chan<- os.Signal) {
+	handing, handedOver := context.WithCancel(ctx)
+	defer handedOver()
 	for {
 		select {
 		case <-ctx.Done():
@@ -38,13 +40,27 @@ func (n *node) handle(ctx context.Context, signals <-chan os.Signal, stops chan<
 			case syscall.SIGUSR2:
 				n.log.Warn("upgrade is not supported by this version: nothing has changed", "signal", sig.String())
 			default:
-				n.stop("signal: " + sig.String())
-				select {
-				case stops <- sig:
-				default: // the third has nothing to add
+				if n.stopping.Load() { // the second: everybody is told now
+					handedOver()
+					pass(stops, sig)
+					break
 				}
+				n.stop("signal: " + sig.String())
+				n.tasks.Go(func() {
+					// While the peer takes the addresses, who is here is served on.
+					n.addresses.leave(handing, "signal: "+sig.String())
+					pass(stops, sig)
+				})
 			}
 		}
+	}
+}
+
+// pass passes a signal on; the third has nothing to add.
+func pass(stops chan<- os.Signal, sig os.Signal) {
+	select {
+	case stops <- sig:
+	default:
 	}
 }
 

@@ -20,6 +20,8 @@ func (n *node) Status() admin.Status {
 		Node: n.name(), Version: n.o.Version, PID: os.Getpid(), Started: n.began, State: "well",
 		Problems: n.daemon.Problems(), Config: n.configFile(), Limits: n.daemon.Limits(), Totals: n.daemon.Totals(), Services: services,
 	}
+	s.Pair, s.Elector, s.Addresses = n.pair.status(), n.addresses.status(), n.addresses.list()
+	s.Problems = slices.Concat(n.addresses.problems(), n.pair.problems(), s.Problems)
 	if p, ok := n.refusedProblem(); ok {
 		s.Problems = slices.Concat(s.Problems, []admin.Problem{p})
 	}
@@ -84,7 +86,11 @@ func (n *node) Follow(f admin.Filter, after uint64) (*journal.Follower, error) {
 
 // ChangeBackend implements api.Node.
 func (n *node) ChangeBackend(service, backend string, c admin.BackendCommand, by string) (admin.BackendResult, error) {
-	return n.daemon.ChangeBackend(service, backend, c, by)
+	r, err := n.daemon.ChangeBackend(service, backend, c, by)
+	if err == nil && c.Do != admin.DoReset {
+		n.pair.publish(service, backend)
+	}
+	return r, err
 }
 
 // ResetConnections implements api.Node.
