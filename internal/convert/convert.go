@@ -59,6 +59,9 @@ func Keepalived(name string, text []byte, o Options) (*Result, error) {
 		return nil, err
 	}
 	c.collect(blocks)
+	if i := slices.IndexFunc(c.instances, func(g *group) bool { return !g.three && !c.three }); i >= 0 {
+		c.note(&c.nodeNotes, c.instances[i].at, "version 3 of VRRP is spoken, and keepalived speaks version 2 unless it is told: one that stays needs `vrrp_version 3` in its global_defs")
+	}
 	c.join()
 	for _, b := range c.servers {
 		c.server(b)
@@ -86,6 +89,7 @@ func Keepalived(name string, text []byte, o Options) (*Result, error) {
 // converter gathers what is to be written.
 type converter struct {
 	node      string
+	three     bool // vrrp_version 3 is said for all
 	nodeNotes []Note
 	scripts   map[string]*script
 	instances []*group
@@ -107,6 +111,7 @@ type group struct {
 	interval     time.Duration
 	preempt      bool
 	delay        time.Duration
+	three        bool // version 3 is said
 	peers        []netip.Addr
 	source       netip.Addr
 	addresses    []netip.Prefix
@@ -252,9 +257,7 @@ func (c *converter) global(b *block) {
 				}
 			}
 		case "vrrp_version":
-			if s.arg(0) == "2" {
-				c.note(&c.nodeNotes, s.at(), "`vrrp_version 2`: version 3 is spoken; a keepalived that stays needs `vrrp_version 3`")
-			}
+			c.three = s.arg(0) == "3"
 		default:
 			c.unknown(&c.nodeNotes, s, globals)
 		}

@@ -238,9 +238,7 @@ func (c *converter) instance(b *block) {
 			}
 			c.note(&g.notes, in.at(), "`unicast_src_ip %s` is not carried over: adverts have the interface's own address; the other router must take them from there", in.arg(0))
 		case "version":
-			if in.arg(0) == "2" {
-				c.note(&g.notes, in.at(), "`version 2`: version 3 is spoken; a keepalived that stays needs `vrrp_version 3`")
-			}
+			g.three = in.arg(0) == "3"
 		case "virtual_ipaddress":
 			dev = append(dev, in.in...)
 		case "virtual_ipaddress_excluded":
