@@ -176,11 +176,11 @@ func Parse(msg []byte, src, dst netip.Addr) (Advert, error) {
 		Interval: time.Duration(binary.BigEndian.Uint16(msg[4:])&0xfff) * MinInterval,
 	}
 	count, size := int(msg[3]), a.Family.addressSize()
-	if want := headerSize + count*size; len(msg) < want {
+	want := headerSize + count*size
+	if len(msg) < want {
 		return Advert{}, refuse(TooShort, "%d bytes, %d addresses need %d", len(msg), count, want)
-	} else {
-		msg = msg[:want]
 	}
+	msg = msg[:want]
 	if !sound(msg, src, dst) {
 		return Advert{}, refuse(WrongChecksum, "%#04x is neither with nor without the pseudo-header", binary.BigEndian.Uint16(msg[6:]))
 	}
