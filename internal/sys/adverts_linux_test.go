@@ -370,6 +370,41 @@ func TestNeighbourSocket(t *testing.T) {
 	}
 }
 
+// A frame of a VLAN is not the link's, although its tag is taken off before the
+// socket sees it; one with a priority only is.
+func TestNeighbourSocketVLAN(t *testing.T) {
+	a, b := cable(t)
+	sa, sb := a.neighbours(t), b.neighbours(t)
+	arp := func(n byte, tag ...byte) []byte {
+		f := append([]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}, a.mac[:]...)
+		f = append(append(f, tag...), 0x08, 0x06, 0, 1, 8, 0, 6, 4, 0, 1)
+		return append(f, append(make([]byte, 19), n)...)
+	}
+	for _, frame := range [][]byte{
+		arp(1, 0x81, 0, 0, 5),    // VLAN 5
+		arp(2, 0x81, 0, 0xe0, 0), // priority 7
+		arp(3, 0x81, 0, 0xe0, 1), // VLAN 1, priority 7
+		arp(4),
+	} {
+		if errno := sa.Send(frame); errno != 0 {
+			t.Fatal(errno)
+		}
+	}
+	batch := sys.NewBatch(8, 128)
+	var seen []byte
+	for len(seen) == 0 || seen[len(seen)-1] != 4 {
+		await(t, sb, batch)
+		for i := range batch.Len() {
+			if f := batch.Bytes(i); f[12] == 0x08 && f[13] == 0x06 {
+				seen = append(seen, f[41])
+			}
+		}
+	}
+	if !bytes.Equal(seen, []byte{2, 4}) {
+		t.Errorf("seen are the frames %v, want 2 and 4", seen)
+	}
+}
+
 // What the kernel dropped because nobody received is told once.
 func TestNeighbourSocketDropped(t *testing.T) {
 	a, b := cable(t)

@@ -22,8 +22,20 @@ import (
 // start, not in a takeover.
 type NeighbourSocket struct{ fd int }
 
-// neighbourFilter takes ARP, and ICMPv6 of types 135 and 136.
+// What a filter can load besides the frame (linux/filter.h).
+const (
+	filterVLANTag     = 0xfffff000 + 44
+	filterVLANPresent = 0xfffff000 + 48
+)
+
+// neighbourFilter takes ARP, and ICMPv6 of types 135 and 136. A frame of a VLAN
+// above the link comes by with its tag taken off: it is somebody else's, unless
+// the tag is only a priority (VLAN 0).
 var neighbourFilter = []unix.SockFilter{
+	{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: filterVLANPresent},
+	{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: 0, Jt: 2},
+	{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: filterVLANTag},
+	{Code: unix.BPF_JMP | unix.BPF_JSET | unix.BPF_K, K: 0xfff, Jt: 9},
 	{Code: unix.BPF_LD | unix.BPF_H | unix.BPF_ABS, K: 12}, // EtherType
 	{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: unix.ETH_P_ARP, Jt: 6},
 	{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: unix.ETH_P_IPV6, Jf: 6},
