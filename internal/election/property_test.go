@@ -2,6 +2,7 @@ package election
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -193,14 +194,20 @@ func (w *world) play(faults []fault) {
 	for _, n := range w.node {
 		n.thaw()
 	}
-	w.run(w.t + w.settle())
+	w.run(w.t + w.settle(faults))
 }
 
 // settle is how long it may take at most, after the last fault, until there is
 // one owner again, whatever was in progress.
-func (w *world) settle() int64 {
+func (w *world) settle(faults []fault) int64 {
 	t := NewTimes(1, w.interval)
-	most := 2*t.Down + t.Patience + t.Grace + w.drain + 2*MoveAnswer + drainLeeway
+	most := 2*t.Down + t.Patience + t.Grace
+	moves := func(f fault) bool {
+		return f.kind == "release" || f.kind == "unwell" || f.kind == "down" || f.kind == "daemon"
+	}
+	if w.preempt || slices.ContainsFunc(faults, moves) {
+		most += w.drain + 2*MoveAnswer + drainLeeway
+	}
 	if !w.gated {
 		most += 2 * Linger
 	}

@@ -247,6 +247,7 @@ func (m *Machine) reflected(now Instant) {
 		return
 	}
 	m.wit.reflected = now
+	m.held = false
 	claiming := m.quiet.rounds > 0
 	m.hush(now)
 	if claiming && !m.s.First {

@@ -1,6 +1,7 @@
 package election
 
 import (
+	"cmp"
 	"container/heap"
 	"fmt"
 	"math/rand/v2"
@@ -67,6 +68,14 @@ type setup struct {
 	derive     func(uint8, time.Duration) Times
 	seed       uint64
 	start      [2]int64 // when each node is started
+
+	// What is broken in this world.
+	split        bool    // every path may be cut without a witness
+	leaseFirst   bool    // before the advert that should precede it
+	writeLate    bool    // a lease, however late
+	mute         bool    // kernels answer no questions
+	noReflection bool    // the witness does not answer in the peer's name
+	carefree     [2]bool // a node that does not know the witness
 }
 
 // lossy is a path on which frames may be lost.
@@ -94,7 +103,6 @@ type world struct {
 	takeovers  []takeover
 	log        func(string)
 	onAction   func(n *node, a Action)
-	split      bool // every path may be cut without a witness
 }
 
 type takeover struct {
@@ -239,7 +247,7 @@ func (n *node) settings() Settings {
 		First: n.i == 0, Preempt: w.preempt, Drain: w.drain,
 	}
 	s.Addresses = []netip.Addr{vip4}
-	if w.witness {
+	if w.witness && !w.carefree[n.i] {
 		s.Witness = gateway
 	}
 	if w.six {
@@ -400,7 +408,13 @@ func (n *node) die() {
 
 // do carries actions out, one by one.
 func (n *node) do(actions []Action) {
-	for _, a := range slices.Clone(actions) {
+	actions = slices.Clone(actions)
+	if n.w.leaseFirst {
+		slices.SortStableFunc(actions, func(a, b Action) int {
+			return cmp.Compare(rank(a), rank(b))
+		})
+	}
+	for _, a := range actions {
 		switch {
 		case n.frozen:
 			n.rest = append(n.rest, a)
@@ -413,12 +427,20 @@ func (n *node) do(actions []Action) {
 		case n.stopAt > 0:
 			n.stopAt--
 		}
-		if a.Do == Lease && n.clock() >= a.Deadline {
+		if a.Do == Lease && n.clock() >= a.Deadline && !n.w.writeLate {
 			n.do(n.m.Lapsed(n.clock()))
 			return
 		}
 		n.act(a)
 	}
+}
+
+// rank puts a Lease before a SendAdvert.
+func rank(a Action) int {
+	if a.Do == Lease {
+		return 0
+	}
+	return 1
 }
 
 func (n *node) act(a Action) {
@@ -604,7 +626,7 @@ func (n *node) ask(a Action) {
 		}
 		p.heard(question)
 		own := a.Target == p.addr[0] || a.Target == p.addr[1] || a.Target == p.addr[2]
-		if !own && !p.answers() || w.ask[p.i].cut {
+		if w.mute && !own || !own && !p.answers() || w.ask[p.i].cut {
 			return
 		}
 		w.fly(func() {
@@ -620,7 +642,7 @@ func (n *node) reflect(a Action) {
 	if to.Is6() && to.IsUnspecified() {
 		to = allNodes6
 	}
-	if !w.passes(&w.wit[n.i]) {
+	if w.noReflection || !w.passes(&w.wit[n.i]) {
 		return
 	}
 	w.fly(func() {
