@@ -19,6 +19,7 @@ type checker struct {
 	*Config
 
 	listeners []listener
+	moving    map[netip.Addr][]*AddressGroup // who has an address: one group for each interface
 	// Which services a service's backends reach, by the number of the service.
 	next map[int][]hop
 }
@@ -75,8 +76,7 @@ func (k *checker) check() {
 		k.bad(at, "addresses", "there is nothing to do: neither an address nor a service; add one")
 	}
 	k.own("admin.socket", Address{Path: k.Admin.Socket})
-	k.checkPair()
-	k.checkGroups()
+	k.checkMoving()
 	k.next = make(map[int][]hop)
 	for i := range k.Services {
 		path := fmt.Sprintf("services[%d]", i)
@@ -207,7 +207,7 @@ func (k *checker) checkMetrics() {
 	case !k.listenable(path, a):
 		return
 	}
-	if g, ok := k.Group(a); ok {
+	if g, ok := k.moves(a.Addr); ok {
 		k.bad(at, path, "%v moves: it is an address of group %s; write one that stays with this node", a.Addr, printable(g.Name))
 		return
 	}

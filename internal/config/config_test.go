@@ -527,7 +527,9 @@ func TestHarmless(t *testing.T) {
 			}
 			return s
 		}()},
-		"same services": {"", "services:\n- &a {name: a, listen: &l [" + strings.Repeat(":1,\n", 1000) + "], backends: &b [" + strings.Repeat("{address: *l},\n", 1000) + "]}\n" + strings.Repeat("- *a\n", 20000)},
+		"groups":          {"there may be 255 groups", "addresses:\n" + strings.Repeat("- {name: a, interface: b, addresses: [10.0.0.1/24]}\n", 5000)},
+		"owned and peers": {"in line 1 already", "addresses: [{name: a, interface: b, addresses: [" + strings.Repeat("10.0.0.1/24,\n", n/2) + "], vrrp: {id: 1, peers: [" + strings.Repeat("10.0.0.2,\n", n/2) + "]}}]"},
+		"same services":   {"", "services:\n- &a {name: a, listen: &l [" + strings.Repeat(":1,\n", 1000) + "], backends: &b [" + strings.Repeat("{address: *l},\n", 1000) + "]}\n" + strings.Repeat("- *a\n", 20000)},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := Parse("holdfast.yaml", []byte(c.text))

@@ -147,6 +147,38 @@ func comparePrefix(a, b netip.Prefix) int {
 	return cmp.Or(a.Addr().Compare(b.Addr()), cmp.Compare(a.Bits(), b.Bits()))
 }
 
+// maxGroups is how many groups there may be: as many as there are ids.
+const maxGroups = 255
+
+// checkMoving checks the pair and the groups of addresses.
+func (k *checker) checkMoving() {
+	if len(k.Addresses) > maxGroups {
+		k.report(fmt.Sprintf("addresses[%d]", maxGroups), "there may be %d groups; put addresses that move together into one", maxGroups)
+		return
+	}
+	k.moving = make(map[netip.Addr][]*AddressGroup)
+	for i := range k.Addresses {
+		g := &k.Addresses[i]
+		for _, p := range g.Addresses {
+			if all := k.moving[p.Addr()]; !slices.ContainsFunc(all, func(o *AddressGroup) bool { return o.Interface == g.Interface }) {
+				k.moving[p.Addr()] = append(all, g)
+			}
+		}
+	}
+	k.checkPair()
+	k.checkGroups()
+}
+
+// moves returns the group that has an address, as Config.Group does.
+func (k *checker) moves(a netip.Addr) (*AddressGroup, bool) {
+	for _, g := range k.moving[a.WithZone("")] {
+		if a.IsValid() && (a.Zone() == "" || a.Zone() == g.Interface) {
+			return g, true
+		}
+	}
+	return nil, false
+}
+
 func (k *checker) checkPair() {
 	p := k.Pair
 	if _, ok := k.is("pair"); !ok || p == nil {
@@ -189,7 +221,7 @@ func (k *checker) node(path string, a Address) bool {
 	case !k.listenable(path, a):
 		return false
 	}
-	if g, ok := k.Group(a); ok {
+	if g, ok := k.moves(a.Addr); ok {
 		k.report(path, "%v moves: it is an address of group %s; write one that stays with its node", a.Addr, printable(g.Name))
 		return false
 	}
@@ -201,8 +233,7 @@ func (k *checker) checkWitness(w netip.Addr) {
 	known := true // every network
 	near := false
 	for i := range k.Addresses {
-		g := &k.Addresses[i]
-		for j, p := range g.Addresses {
+		for j, p := range k.Addresses[i].Addresses {
 			if _, ok := k.is(fmt.Sprintf("addresses[%d].addresses[%d]", i, j)); !ok {
 				known = false
 				continue
@@ -210,7 +241,7 @@ func (k *checker) checkWitness(w netip.Addr) {
 			near = near || p.Masked().Contains(w) || w.Is6() && w.IsLinkLocalUnicast() && p.Addr().Is6()
 		}
 	}
-	switch g, ok := k.Group(Address{Addr: w}); {
+	switch g, ok := k.moves(w); {
 	case w.Zone() != "":
 		k.report(path, "%v has a zone, and a witness is asked on the interface of each group; leave the zone out: %v", w, w.WithZone(""))
 	case !ordinary(w):
@@ -404,7 +435,7 @@ func (k *checker) checkVRRP(path string, g *AddressGroup, seen *groups, has4, ha
 			return // who hears the adverts is not known
 		}
 		peer4, peer6 = peer4 || a.Is4(), peer6 || a.Is6()
-		switch other, moves := k.Group(Address{Addr: a}); {
+		switch other, moves := k.moves(a); {
 		case a.Zone() != "":
 			k.report(p, "%v has a zone, and adverts go out on the interface of the group; leave the zone out: %v", a, a.WithZone(""))
 		case !ordinary(a):
