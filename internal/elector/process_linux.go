@@ -36,8 +36,9 @@ const (
 )
 
 // needed is what the elector may need as long as it runs, and the program that
-// replaces it.
-var needed = sys.CapabilitySet(sys.CapNetAdmin, sys.CapNetRaw, sys.CapBPF, sys.CapPerfmon, sys.CapIPCLock, sys.CapSysNice)
+// replaces it. CAP_SYS_ADMIN is for finding the gate's programs that another
+// process has left on an interface.
+var needed = sys.CapabilitySet(sys.CapNetAdmin, sys.CapNetRaw, sys.CapBPF, sys.CapPerfmon, sys.CapSysAdmin, sys.CapIPCLock, sys.CapSysNice)
 
 // arguments are what an elector is started with.
 type arguments struct {

@@ -20,10 +20,14 @@ import (
 const (
 	helloTimeout   = 2 * time.Second        // for the first frame of who connects
 	silenceTimeout = vip.AliveTimeout       // after which another daemon may take the place of one
+	stepSilence    = 500 * time.Millisecond // after which nothing waits for a daemon
 	statusInterval = 250 * time.Millisecond // of statuses
 	orphanTimeout  = time.Minute            // without a daemon, and with nothing to own
 	maxVisitors    = 8                      // who have connected and not said hello
 )
+
+// errFrozen is of a step that nobody is asked for.
+var errFrozen = errors.New("the daemon gives no life sign, and is not waited for")
 
 // An owner is what a server runs: a [vip.Owner].
 type owner interface {
@@ -80,6 +84,9 @@ type session struct {
 	heard atomic.Int64 // boot time
 	over  chan struct{}
 }
+
+// silent is how long a daemon has said nothing.
+func (ses *session) silent() time.Duration { return time.Duration(sys.BootTime() - ses.heard.Load()) }
 
 // errStopped and errReplaced end serve.
 var (
@@ -244,7 +251,7 @@ func (s *server) attach(ses *session) (_ Settings, refused string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if d := s.daemon; d != nil {
-		if silent := time.Duration(sys.BootTime() - d.heard.Load()); silent < silenceTimeout {
+		if d.silent() < silenceTimeout {
 			return Settings{}, fmt.Sprintf("another daemon is attached (pid %d)", d.peer.PID)
 		}
 		_ = d.conn.Close()
@@ -513,6 +520,10 @@ func (s *server) do(ctx context.Context, e vip.Event) error {
 		s.mu.Unlock()
 		return nil
 	}
+	if ses.silent() > stepSilence {
+		s.mu.Unlock()
+		return errFrozen
+	}
 	s.lastStep++
 	id := s.lastStep
 	w := &waiting{session: ses, done: make(chan error, 1)}
@@ -524,15 +535,25 @@ func (s *server) do(ctx context.Context, e vip.Event) error {
 	if !ses.out.put(&message{Step: &step{ID: id, Event: e, Bound: bound}}) {
 		_ = ses.conn.Close() // which answers all its steps
 	}
-	select {
-	case err := <-w.done:
-		return err
-	case <-ctx.Done():
+	ticker := time.NewTicker(stepSilence / 4)
+	defer ticker.Stop()
+	frozen := false
+	for !frozen && ctx.Err() == nil {
+		select {
+		case err := <-w.done:
+			return err
+		case <-ctx.Done():
+		case <-ticker.C:
+			frozen = ses.silent() > stepSilence
+		}
 	}
 	s.mu.Lock()
 	delete(s.steps, id)
 	s.mu.Unlock()
 	ses.out.put(&message{StepEnd: &stepEnd{ID: id}})
+	if frozen {
+		return errFrozen
+	}
 	if errors.Is(ctx.Err(), context.DeadlineExceeded) && e.When != vip.Draining {
 		return fmt.Errorf("the daemon did not finish it within %v", bound)
 	}

@@ -54,13 +54,17 @@ func (a *addresses) roleChanged(c vip.Change) {
 	}
 	a.withGroup(c.Group, func(g *floatingGroup) {
 		change.Addresses = append(change.Addresses, texts(g.file.Addresses)...)
+		if g.fresh && c.Role == vip.Backup && c.Cause == vip.CauseWell {
+			change.Cause = string(vip.CauseStart) // nobody is well before the first life sign
+		}
+		g.fresh = g.fresh && c.Role == vip.Fault
 		if c.Role != vip.Active {
 			change.ByHand = g.by
 		}
 		g.notifier.tell(news{g.file, change})
 	})
 	level := slog.LevelInfo
-	if c.Role == vip.Fault {
+	if c.Role == vip.Fault && c.Cause != vip.CauseStopped && c.Cause != vip.CauseStart {
 		level = slog.LevelError
 	}
 	a.log.Log(context.Background(), level, "role changed", "group", c.Group, "role", change.To, "before", change.From,

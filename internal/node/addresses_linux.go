@@ -61,6 +61,7 @@ type floatingGroup struct {
 	known   bool                    // what the command said, or there is none
 	tracked string                  // why it is not well; "" when it is
 	told    *string                 // why, as the elector was told last; nil: nothing yet
+	fresh   bool                    // its elector has just begun, and was never well before
 	by      string                  // who asked for the release that is under way
 	notes   map[vip.Kind]vip.Change // the last of each kind that is a problem for a while
 }
@@ -135,6 +136,7 @@ func (a *addresses) attach(ctx context.Context, c *config.Config) error {
 	a.client = client
 	a.down = downtime{since: time.Now()}
 	for _, g := range a.groups {
+		g.fresh = !had[g.file.Name]
 		// What a running elector was told by the daemon before holds until this one
 		// knows better.
 		if !g.known && !had[g.file.Name] {
@@ -168,7 +170,7 @@ func (a *addresses) take(c *config.Config) {
 	for i := range c.Addresses {
 		file := c.Addresses[i]
 		j := slices.IndexFunc(old, func(g *floatingGroup) bool { return g.file.Name == file.Name })
-		g := &floatingGroup{notes: make(map[vip.Kind]vip.Change)}
+		g := &floatingGroup{fresh: true, notes: make(map[vip.Kind]vip.Change)}
 		if j >= 0 {
 			g = old[j]
 			old = slices.Delete(old, j, j+1)
@@ -357,6 +359,9 @@ func (a *addresses) electorChanged(there bool, why string) {
 	a.mu.Lock()
 	a.down = downtime{since: time.Now()}
 	state := "elector up"
+	for _, g := range a.groups {
+		g.fresh = true
+	}
 	if !there {
 		a.down.why = why
 		state = admin.ProblemElectorDown

@@ -39,6 +39,7 @@ const (
 	CapSysResource    = unix.CAP_SYS_RESOURCE
 	CapBPF            = unix.CAP_BPF
 	CapPerfmon        = unix.CAP_PERFMON
+	CapSysAdmin       = unix.CAP_SYS_ADMIN
 )
 
 var capabilityNames = map[int]string{
@@ -46,7 +47,7 @@ var capabilityNames = map[int]string{
 	CapFowner: "CAP_FOWNER", CapKill: "CAP_KILL", CapSetGID: "CAP_SETGID", CapSetUID: "CAP_SETUID",
 	CapNetBindService: "CAP_NET_BIND_SERVICE", CapSysPtrace: "CAP_SYS_PTRACE",
 	CapNetAdmin: "CAP_NET_ADMIN", CapNetRaw: "CAP_NET_RAW", CapIPCLock: "CAP_IPC_LOCK", CapSysNice: "CAP_SYS_NICE",
-	CapSysResource: "CAP_SYS_RESOURCE", CapBPF: "CAP_BPF", CapPerfmon: "CAP_PERFMON", unix.CAP_SYS_ADMIN: "CAP_SYS_ADMIN",
+	CapSysResource: "CAP_SYS_RESOURCE", CapBPF: "CAP_BPF", CapPerfmon: "CAP_PERFMON", CapSysAdmin: "CAP_SYS_ADMIN",
 }
 
 // String names them in the order of their numbers, with spaces between; one that
