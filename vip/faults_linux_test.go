@@ -18,15 +18,19 @@ import (
 // An owner that stops without a word falls silent by itself, although its kernel
 // still has the addresses, and the other one takes over.
 func TestLeftOwnerIsSilent(t *testing.T) {
-	for _, gated := range []bool{true, false} {
-		name := map[bool]string{true: "gate", false: "lifetimes"}[gated]
+	for name, o := range map[string]pairOptions{
+		"gate":      {interval: quick},
+		"lifetimes": {interval: quick, gateless: true},
+		"strangers": {interval: quick, strange: true}, // nobody asks before he acts
+	} {
+		gated := !o.gateless
 		t.Run(name, func(t *testing.T) {
 			l := oneArm(t, lab.Size{Clients: 1, Nodes: 2})
 			w, err := l.Watch("front", lab.WatchOptions{Addresses: []netip.Addr{floating[0].Addr(), floating[1].Addr()}, Traffic: true})
 			if err != nil {
 				t.Fatal(err)
 			}
-			p := startPair(t, l, pairOptions{interval: quick, gateless: !gated})
+			p := startPair(t, l, o)
 			active, backup := p.active(t)
 			if s := active.status(); s.Gate.InForce != gated || !gated && s.Gate.Why == "" {
 				t.Errorf("gate %+v", s.Gate)
@@ -57,6 +61,9 @@ func TestLeftOwnerIsSilent(t *testing.T) {
 			active.leave()
 			backup.waitFrom(mark, "takeover", becomes(Active))
 			until(t, "the addresses", func() bool { return has(backup.addresses("eth0"), floating) })
+			if there := has(active.addresses("eth0"), floating); gated && !there {
+				t.Error("the kernel had removed what was left before the other one took over: the gate was not needed")
+			}
 			until(t, "that the kernel has removed what was left", func() bool { return hasNone(active.addresses("eth0"), floating) })
 			close(stop)
 			<-asked

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/holdfast-net/holdfast/announce"
+	"github.com/holdfast-net/holdfast/internal/sys"
 	"github.com/holdfast-net/holdfast/vrrp"
 )
 
@@ -133,8 +134,12 @@ func (g *group) ask(target netip.Addr, as netip.Addr, asMAC announce.MAC) bool {
 	return g.loop.sendFrame(g.port, b)
 }
 
-// announceNow tells, on every link of the group, where its addresses are.
+// announceNow tells, on every link of the group, where its addresses are; not
+// if it was stopped on the way here and the lease has ended.
 func (g *group) announceNow() {
+	if sys.BootTime() >= g.leaseUntil {
+		return
+	}
 	for i := -1; i < len(g.further); i++ {
 		p := g.port
 		if i >= 0 {
