@@ -50,7 +50,7 @@ func degradedPair() admin.Status {
 	g[0].Present, g[0].Conflicts, g[0].Adverts.Forged, g[0].Peer.Linked, g[0].Witness.Answers = g[0].Present[:1], 1, 4, false, false
 	g[1].Role, g[1].Cause, g[1].Reason, g[1].Owner, g[1].Well = admin.RoleFault, admin.CauseUnwell, "eth0 has no carrier", "", false
 	g[2].Role, g[2].Lease, g[2].Cause, g[2].Reason = admin.RoleFault, 0, admin.CauseUnwell, "the tracked command failed 3 times"
-	g[2].Track = []admin.Track{{What: "command", Reason: "exit status 1: no \x1b[2Jserver"}}
+	g[2].Track = []admin.Track{{What: "command", Reason: "exit status 1: no \x1b[2Jserver"}, {What: "engines", Reason: "the tracked command failed 3 times"}}
 	return s
 }
 
@@ -91,8 +91,8 @@ func addressEvents() []admin.Event {
 		{Seq: 1, Event: admin.EventAddress, Time: ago(time.Hour), Group: "front", Role: &admin.RoleChange{
 			To: "active", From: "backup", Cause: admin.CauseSilence, Epoch: 7, Addresses: []string{"10.0.0.100/24", "2001:db8::100/64"}, Reason: "nothing was heard of 10.0.0.12 for 402ms"}},
 		{Seq: 2, Event: admin.EventAddress, Time: ago(59 * time.Minute), Group: "front", Role: &admin.RoleChange{
-			To: "backup", From: "active", Cause: admin.CauseReleased, Epoch: 8, Addresses: []string{"10.0.0.100/24"}, ByHand: "uid 0 (pid 12)"}},
-		{Seq: 3, Event: admin.EventAddress, Time: ago(58 * time.Minute), Group: "db", Role: &admin.RoleChange{To: "fault", From: "backup", Cause: admin.CauseLease, Epoch: 8, Addresses: []string{}}},
+			To: "backup", From: "active", Cause: admin.CauseReleased, Epoch: 8, Addresses: []string{"10.0.0.100/24"}, ByHand: "uid 0 (pid 12)", Reason: "backup, was active: released"}},
+		{Seq: 3, Event: admin.EventAddress, Time: ago(58 * time.Minute), Group: "db", Role: &admin.RoleChange{To: "fault", From: "backup", Cause: admin.CauseLease, Epoch: 8, Addresses: []string{}, Reason: "fault, was backup: lease ended: 12ms late"}},
 		{Seq: 4, Event: admin.EventAddress, Time: ago(57 * time.Minute), Group: "db", Change: &admin.Change{State: admin.ProblemAddressConflict, Reason: "52:54:00:12:34:56 answers for 10.0.0.101"}},
 		{Seq: 5, Event: admin.EventPair, Time: ago(56 * time.Minute), Change: &admin.Change{State: "down", Reason: "connect: connection refused"}},
 		{Seq: 6, Event: admin.EventPair, Time: ago(55 * time.Minute), Change: &admin.Change{State: "synced"}},

@@ -72,7 +72,7 @@ func (v view) groupNote(g admin.AddressGroup) string {
 		warn("%d of %s on the interface", len(g.Present), addressCount(len(g.Addresses)))
 	}
 	for _, t := range g.Track {
-		if !t.Well {
+		if !t.Well && (t.Reason == "" || !strings.Contains(g.Reason, t.Reason)) {
 			warn("%s: %s", plain(t.What), plain(t.Reason))
 		}
 	}
@@ -183,8 +183,11 @@ func (p *eventPrinter) role(e admin.Event) string {
 	if r.ByHand != "" {
 		text += ", by hand of " + plain(r.ByHand)
 	}
-	if r.Reason != "" {
-		text += ": " + plain(r.Reason)
+	// What the line says already is not said again.
+	cause := strings.ReplaceAll(r.Cause, "_", " ")
+	again := fmt.Sprintf("%s, was %s: %s", r.To, r.From, cause)
+	if reason := strings.TrimPrefix(strings.TrimPrefix(r.Reason, again), ": "); reason != "" {
+		text += ": " + plain(reason)
 	}
 	return text
 }
