@@ -61,9 +61,9 @@ func (m *Machine) moveDeadline() Instant {
 	return m.move.until
 }
 
-// Release gives the addresses to the peer, by command; without one they are
-// withdrawn, after those who use them were told. The answer is a Report: Moved,
-// Released or MoveRefused.
+// Release gives the addresses to the peer, by command. They stay here if it
+// answers and cannot take them. Without one they are withdrawn, after those who
+// use them were told. The answer is a Report: Moved, Released or MoveRefused.
 func (m *Machine) Release(now Instant) []Action {
 	if m.begin(now) && m.role == Active && m.move.goal == goalNone {
 		m.leave(now, goalRelease)
@@ -105,9 +105,14 @@ func (m *Machine) leave(now Instant, g goal) {
 		m.move.goal = max(m.move.goal, g) // in progress already: the stronger reason counts
 		return
 	}
-	if m.linked(now) && m.peer.beat.Well && m.peer.beat.Role == Backup {
+	there := m.linked(now)
+	if there && m.peer.beat.Well && m.peer.beat.Role == Backup {
 		m.move = move{phase: Offering, goal: g, epoch: m.epoch + 1, until: now + int64(MoveAnswer)}
 		m.beat()
+		return
+	}
+	if there && g == goalRelease {
+		m.do(Action{Do: Report, What: MoveRefused, Why: PeerRefused}) // nobody would own them
 		return
 	}
 	m.leaveAlone(now, g)

@@ -157,9 +157,7 @@ func (w *world) schedule(f fault) {
 			if !n.up {
 				return false
 			}
-			n.die()
-			n.up, n.until, n.present = false, 0, false
-			n.outbox = nil
+			n.halt()
 			return true
 		}, func() {
 			n.frozen = false

@@ -406,6 +406,12 @@ func (n *node) die() {
 	n.wake++
 }
 
+// halt ends the host.
+func (n *node) halt() {
+	n.die()
+	n.up, n.until, n.present, n.outbox = false, 0, false, nil
+}
+
 // do carries actions out, one by one.
 func (n *node) do(actions []Action) {
 	actions = slices.Clone(actions)
