@@ -352,11 +352,7 @@ func (l *Link) refresh() {
 	if before == state {
 		return
 	}
-	if state == Down {
-		l.o.Logger.Warn("pair: the link is down", "peer", peer.Node, "error", why)
-	} else {
-		l.o.Logger.Info("pair: the link is "+state, "peer", peer.Node, "address", peer.Address)
-	}
+	l.o.Logger.Debug("pair: the link", "state", state, "peer", peer.Node, "address", peer.Address, "error", why)
 	if l.o.OnState != nil {
 		l.o.OnState(l.State())
 	}
