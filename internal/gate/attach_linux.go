@@ -89,6 +89,22 @@ func (d direction) find(ifindex int) (_ found, err error) {
 	return f, nil
 }
 
+// findable says whether a later process with the same rights could find the
+// program. Without CAP_SYS_ADMIN it could not: whatever the program closed
+// would be closed for the grace, and nobody could open it.
+func findable(prog *ebpf.Program) error {
+	info, err := prog.Info()
+	if err != nil {
+		return fmt.Errorf("read program: %w", err)
+	}
+	id, _ := info.ID()
+	again, err := ebpf.NewProgramFromID(id)
+	if err != nil {
+		return fmt.Errorf("find the program again by its number: %w", err)
+	}
+	return again.Close()
+}
+
 // shared are the maps that a program takes over from its predecessor. The digit
 // in their names is the version of what they hold.
 var shared = []string{programsMapHf1Slots, programsMapHf1Entries, programsMapHf1Counts}

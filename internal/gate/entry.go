@@ -52,7 +52,7 @@ const Grace = 60 * time.Second
 type Entry struct {
 	Mode Mode
 	// Until is when the mode ends, in nanoseconds of CLOCK_BOOTTIME. For Own
-	// and Handing it is the end of the lease.
+	// and Handing it is the end of the lease. It is kept to 8 ns, rounded down.
 	Until int64
 	// Peer is the Ethernet address of the other node: Handing, Taking and
 	// Passing need it.

@@ -20,8 +20,8 @@ const Addresses = 4096
 
 // An entry in the memory that processes share with the programs, in words.
 const (
-	wordUntil     = iota // Entry.Until
-	wordWhat             // mode in the lowest byte, then the peer's six
+	wordState     = iota // Entry.Until without its lowest three bits, which are Entry.Mode
+	wordPeer             // Entry.Peer, the first byte lowest
 	wordClaimed          // not 0: the slot has an address, or is about to
 	wordsPerEntry        // as struct entry in bpf/gate.c
 )
@@ -99,6 +99,9 @@ func try(ifindex int, spec *ebpf.CollectionSpec) (_ *Gate, err error) {
 	if err := spec.Copy().LoadAndAssign(&g.objects, &options); err != nil {
 		return nil, fmt.Errorf("load programs: %w", err)
 	}
+	if err := findable(g.objects.HoldfastIn); err != nil {
+		return nil, err
+	}
 	if g.slotsID, err = mapID(g.objects.Hf1Slots); err != nil {
 		return nil, err
 	}
@@ -131,8 +134,8 @@ func (g *Gate) program(i int) *ebpf.Program {
 }
 
 // Set says what the gate lets an address do; a zone is ignored. For an address
-// that has been set before it is two stores in memory. In between the address
-// may do no more than it may before or after.
+// that has been set before it is two stores in memory: the peer, then mode and
+// end at once.
 func (g *Gate) Set(addr netip.Addr, e Entry) error {
 	if err := e.check(); err != nil {
 		return fmt.Errorf("lease gate: set %s: %w", addr, err)
@@ -154,6 +157,7 @@ func (g *Gate) Set(addr netip.Addr, e Entry) error {
 }
 
 // Renew moves the end of what an address may do. It is one store in memory.
+// Ends are kept to 8 ns, rounded down.
 func (g *Gate) Renew(addr netip.Addr, until int64) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -166,7 +170,8 @@ func (g *Gate) Renew(addr netip.Addr, until int64) error {
 	case until < 0:
 		return fmt.Errorf("lease gate: renew %s: its end %d lies before the start of the machine", addr, until)
 	}
-	atomic.StoreUint64(g.word(slot, wordUntil), uint64(until))
+	state := g.word(slot, wordState)
+	atomic.StoreUint64(state, uint64(until)&^modeBits|atomic.LoadUint64(state)&modeBits)
 	return nil
 }
 
@@ -181,7 +186,7 @@ func (g *Gate) Entry(addr netip.Addr) (Entry, bool, error) {
 	if !ok {
 		return Entry{}, false, nil
 	}
-	return unpack(atomic.LoadUint64(g.word(slot, wordWhat)), atomic.LoadUint64(g.word(slot, wordUntil))), true, nil
+	return unpack(atomic.LoadUint64(g.word(slot, wordState)), atomic.LoadUint64(g.word(slot, wordPeer))), true, nil
 }
 
 // Delete makes the gate forget an address: it is open. One that is not known
@@ -286,18 +291,14 @@ func (g *Gate) word(slot uint32, word int) *uint64 {
 	return &g.memory.Words[int(slot)*wordsPerEntry+word]
 }
 
-// write changes an entry in the order in which the state in between permits
-// least: who gains rights gets their end before them, who loses rights loses
-// them before a later end comes.
+// write changes an entry. A frame sees the old mode with the old end, or the new
+// with the new.
 func (g *Gate) write(slot uint32, e Entry) {
-	until, what := g.word(slot, wordUntil), g.word(slot, wordWhat)
-	if e.Mode == Own || e.Mode == Handing {
-		atomic.StoreUint64(until, uint64(e.Until))
-		atomic.StoreUint64(what, e.pack())
-		return
+	state, peer := e.pack()
+	if e.Mode >= Handing {
+		atomic.StoreUint64(g.word(slot, wordPeer), peer)
 	}
-	atomic.StoreUint64(what, e.pack())
-	atomic.StoreUint64(until, uint64(e.Until))
+	atomic.StoreUint64(g.word(slot, wordState), state)
 }
 
 // A key is an address as the programs look it up.
@@ -378,7 +379,7 @@ func (g *Gate) guarding(now int64) (bool, error) {
 	var slot uint32
 	all := g.objects.Hf1Slots.Iterate()
 	for all.Next(&addr, &slot) {
-		if slot < Addresses && now-int64(atomic.LoadUint64(g.word(slot, wordUntil))) < int64(Grace) {
+		if slot < Addresses && now-int64(atomic.LoadUint64(g.word(slot, wordState))&^modeBits) < int64(Grace) {
 			return true, nil
 		}
 	}
@@ -397,18 +398,23 @@ func (e Entry) check() error {
 	return nil
 }
 
-func (e Entry) pack() uint64 {
-	what := uint64(e.Mode)
+// modeBits are those of a state that are the mode.
+const modeBits = 7
+
+func (e Entry) pack() (state, peer uint64) {
 	for i, b := range e.Peer {
-		what |= uint64(b) << (8 * (i + 1))
+		peer |= uint64(b) << (8 * i)
 	}
-	return what
+	return uint64(e.Until)&^modeBits | uint64(e.Mode), peer
 }
 
-func unpack(what, until uint64) Entry {
-	e := Entry{Mode: Mode(what), Until: int64(until)}
+func unpack(state, peer uint64) Entry {
+	e := Entry{Mode: Mode(state & modeBits), Until: int64(state &^ modeBits)}
+	if e.Mode < Handing {
+		return e
+	}
 	for i := range e.Peer {
-		e.Peer[i] = byte(what >> (8 * (i + 1)))
+		e.Peer[i] = byte(peer >> (8 * i))
 	}
 	return e
 }

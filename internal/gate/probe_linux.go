@@ -26,6 +26,9 @@ func Probe() probe.Result {
 		return judge("load", err)
 	}
 	defer objects.Close()
+	if err := findable(objects.HoldfastIn); err != nil {
+		return judge("find", err)
+	}
 	for _, d := range directions {
 		f, err := d.find(loopback)
 		if err != nil {
@@ -46,6 +49,8 @@ func judge(step string, err error) probe.Result {
 	r.Evidence, _, _ = strings.Cut(err.Error(), "\n")
 	var refused *ebpf.VerifierError
 	switch {
+	case step == "find" && errors.Is(err, os.ErrPermission):
+		r.Answer, r.Remedy = probe.No, "run as root, or with CAP_SYS_ADMIN too: a process that is started anew could not find what the one before it has left"
 	case errors.Is(err, os.ErrPermission):
 		r.Answer, r.Remedy = probe.No, "run as root, or with CAP_BPF and CAP_NET_ADMIN; in a container, with a seccomp profile that allows bpf"
 	case errors.Is(err, syscall.ENOSYS), step == "attach" && (errors.Is(err, syscall.EINVAL) || errors.Is(err, ebpf.ErrNotSupported)):

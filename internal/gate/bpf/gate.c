@@ -29,6 +29,7 @@
 // The modes of entry.go. An address that nothing is known of is open, and so
 // is one whose entry ended more than the grace ago.
 enum mode { CLOSED, OWN, HANDING, TAKING, PASSING, OPEN };
+#define MODE 7ULL
 
 // The counters of gate_linux.go.
 enum counter { CLOSED_IN, CLOSED_OUT, ASKS_IN, CLAIMS_OUT, NOT_FROM_PEER, UNNAMED, HANDED, PASSED_ON, COUNTERS };
@@ -38,8 +39,8 @@ struct address {
 };
 
 struct entry {
-	__u64 until;   // end of the mode, of CLOCK_BOOTTIME
-	__u64 what;    // the mode in the lowest byte, then the peer's six
+	__u64 state;   // end of the mode, of CLOCK_BOOTTIME; its lowest three bits are the mode
+	__u64 peer;    // its Ethernet address, the first byte lowest
 	__u64 claimed; // by a process that has given this slot an address
 };
 
@@ -82,7 +83,7 @@ static __always_inline int drop(__u32 why)
 	return DROP;
 }
 
-static __always_inline enum mode look(const struct address *a, __u64 *what)
+static __always_inline enum mode look(const struct address *a, __u64 *peer)
 {
 	__u32 *slot = bpf_map_lookup_elem(&hf1_slots, a);
 	if (!slot)
@@ -90,11 +91,13 @@ static __always_inline enum mode look(const struct address *a, __u64 *what)
 	struct entry *e = bpf_map_lookup_elem(&hf1_entries, slot);
 	if (!e)
 		return OPEN;
-	*what = *(volatile __u64 *)&e->what;
-	__u64 until = *(volatile __u64 *)&e->until;
+	// The mode and its end are read at once: they belong together.
+	__u64 state = *(volatile __u64 *)&e->state;
+	__u64 until = state & ~MODE;
 	__u64 now = bpf_ktime_get_boot_ns();
+	*peer = *(volatile __u64 *)&e->peer;
 	if (now < until)
-		return *what & 0xff;
+		return state & MODE;
 	if (now - until < grace)
 		return CLOSED;
 	return OPEN;
@@ -137,20 +140,20 @@ struct start {
 
 #define START 34
 
-static __always_inline int from_peer(const struct start *f, __u64 what)
+static __always_inline int from_peer(const struct start *f, __u64 peer)
 {
 	for (int i = 0; i < 6; i++)
-		if (f->from[i] != (__u8)(what >> (8 * (i + 1))))
+		if (f->from[i] != (__u8)(peer >> (8 * i)))
 			return 0;
 	return 1;
 }
 
 // Out of the interface that the frame came in by, from us to the peer.
-static __always_inline int send_on(struct __sk_buff *skb, const struct start *f, __u64 what, __u32 why)
+static __always_inline int send_on(struct __sk_buff *skb, const struct start *f, __u64 peer, __u32 why)
 {
 	__u8 macs[12];
 	for (int i = 0; i < 6; i++) {
-		macs[i] = what >> (8 * (i + 1));
+		macs[i] = peer >> (8 * i);
 		macs[6 + i] = f->to[i];
 	}
 	if (bpf_skb_store_bytes(skb, 0, macs, sizeof(macs), 0))
@@ -201,20 +204,20 @@ static __always_inline int strange(struct __sk_buff *skb, const struct start *f,
 // An IP frame to address a. tcp is where its TCP header is, or 0.
 static __always_inline int ip_in(struct __sk_buff *skb, const struct start *f, const struct address *a, __u32 tcp)
 {
-	__u64 what = 0;
-	switch (look(a, &what)) {
+	__u64 peer = 0;
+	switch (look(a, &peer)) {
 	case CLOSED:
 		return drop(CLOSED_IN);
 	case HANDING:
 		// A frame that the peer sent on is not sent back.
-		if (tcp && skb->pkt_type == PACKET_HOST && !from_peer(f, what) && strange(skb, f, a, tcp))
-			return send_on(skb, f, what, HANDED);
+		if (tcp && skb->pkt_type == PACKET_HOST && !from_peer(f, peer) && strange(skb, f, a, tcp))
+			return send_on(skb, f, peer, HANDED);
 		return NEXT;
 	case TAKING:
-		return from_peer(f, what) ? NEXT : drop(NOT_FROM_PEER);
+		return from_peer(f, peer) ? NEXT : drop(NOT_FROM_PEER);
 	case PASSING:
-		if (skb->pkt_type == PACKET_HOST && !from_peer(f, what))
-			return send_on(skb, f, what, PASSED_ON);
+		if (skb->pkt_type == PACKET_HOST && !from_peer(f, peer))
+			return send_on(skb, f, peer, PASSED_ON);
 		return drop(CLOSED_IN);
 	default:
 		return NEXT;
@@ -231,7 +234,7 @@ int holdfast_in(struct __sk_buff *skb)
 {
 	struct start f;
 	struct address a;
-	__u64 what = 0;
+	__u64 peer = 0;
 	if (skb->vlan_present || bpf_skb_load_bytes(skb, 0, &f, START))
 		return NEXT;
 	if (f.type == bpf_htons(ETH_P_IP)) {
@@ -249,7 +252,7 @@ int holdfast_in(struct __sk_buff *skb)
 			if (type == NEIGHBOUR_SOLICITATION) {
 				if (bpf_skb_load_bytes(skb, payload + 8, &a, sizeof(a)))
 					return NEXT;
-				return silent(look(&a, &what)) ? drop(ASKS_IN) : NEXT;
+				return silent(look(&a, &peer)) ? drop(ASKS_IN) : NEXT;
 			}
 			// Answers, also to what we ask for the address.
 			if (type >= ROUTER_SOLICITATION && type <= REDIRECT)
@@ -267,7 +270,7 @@ int holdfast_in(struct __sk_buff *skb)
 		if (f.arp.sender == target)
 			return NEXT;
 		a = mapped(target);
-		return silent(look(&a, &what)) ? drop(ASKS_IN) : NEXT;
+		return silent(look(&a, &peer)) ? drop(ASKS_IN) : NEXT;
 	}
 	return NEXT;
 }
@@ -323,8 +326,8 @@ static __always_inline int ask_unnamed_ns(struct __sk_buff *skb, const struct ad
 
 static __always_inline int ip_out(const struct address *src)
 {
-	__u64 what = 0;
-	enum mode m = look(src, &what);
+	__u64 peer = 0;
+	enum mode m = look(src, &peer);
 	return m == CLOSED || m == PASSING ? drop(CLOSED_OUT) : NEXT;
 }
 
@@ -333,7 +336,7 @@ int holdfast_out(struct __sk_buff *skb)
 {
 	struct start f;
 	struct address a;
-	__u64 what = 0;
+	__u64 peer = 0;
 	enum mode m;
 	if (skb->vlan_present || bpf_skb_load_bytes(skb, 0, &f, START))
 		return NEXT;
@@ -347,14 +350,14 @@ int holdfast_out(struct __sk_buff *skb)
 		if (f.ip6.next == IPPROTO_ICMPV6)
 			bpf_skb_load_bytes(skb, payload, &type, 1);
 		if (type == NEIGHBOUR_ADVERTISEMENT) {
-			if (!bpf_skb_load_bytes(skb, payload + 8, &a, sizeof(a)) && silent(look(&a, &what)))
+			if (!bpf_skb_load_bytes(skb, payload + 8, &a, sizeof(a)) && silent(look(&a, &peer)))
 				return drop(CLAIMS_OUT);
 		}
 		if (bpf_skb_load_bytes(skb, ETH_HLEN + 8, &a, sizeof(a)))
 			return NEXT;
 		if (type < ROUTER_SOLICITATION || type > REDIRECT)
 			return ip_out(&a);
-		m = look(&a, &what);
+		m = look(&a, &peer);
 		if (m == TAKING && type == NEIGHBOUR_SOLICITATION)
 			return ask_unnamed_ns(skb, &a);
 		return silent(m) ? drop(CLAIMS_OUT) : NEXT;
@@ -362,7 +365,7 @@ int holdfast_out(struct __sk_buff *skb)
 	if (f.type == bpf_htons(ETH_P_ARP)) {
 		__be32 target;
 		a = mapped(f.arp.sender);
-		m = look(&a, &what);
+		m = look(&a, &peer);
 		if (!silent(m))
 			return NEXT;
 		if (m == TAKING && f.arp.operation == bpf_htons(ARP_REQUEST) &&
