@@ -514,6 +514,9 @@ func (g *group) hear(from, to netip.Addr, hopLimit int, message []byte) {
 		g.contradicts(from, a)
 	}
 	if g.foreign(from, i) {
+		if g.spec.Peered {
+			g.act(g.machine.Advert(g.loop.now, from, c.advert)) // it judges by itself, and tells
+		}
 		return
 	}
 	g.counts.received++
@@ -554,6 +557,7 @@ func (g *group) foreign(from netip.Addr, i int) bool {
 		// It says so itself, now and then; here they are counted.
 		if peer := g.machine.Status(g.loop.now).Peer.Beat.Addresses; len(peer) > 0 && !slices.Contains(peer, from) {
 			g.counts.forged++
+			return true
 		}
 		return false
 	}
