@@ -204,6 +204,7 @@ var testEdges = []edge{
 	{"internal/rtnl", "internal/netns", "two ends of a cable are two namespaces"},
 	{"internal/pair", "lab", "its nodes are hosts whose cables can be cut"},
 	{"internal/rtnl", "internal/netnstest", "its calls are tried on a real kernel, where they can do no harm"},
+	{"internal/node", "lab", "two nodes, a client and a backend"},
 	{"internal/node", "internal/netnstest", "a bare container has a network of its own"},
 	{"internal/scene", "internal/cli", "the test binary is holdfast too, which scenes run as a process"},
 	{"internal/scene/operate", "internal/cli", "the test binary is holdfast too, which scenes run as a process"},

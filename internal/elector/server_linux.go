@@ -511,12 +511,12 @@ func (s *server) do(ctx context.Context, e vip.Event) error {
 		if g.Name == e.Group {
 			asked = g.Steps
 			if e.When == vip.Draining {
-				bound = g.Drain
+				bound = max(g.Drain, drainMoment)
 			}
 		}
 	}
 	ses := s.daemon
-	if !asked || bound == 0 || ses == nil { // whom it would have told died with it
+	if !asked || ses == nil { // whom it would have told died with it
 		s.mu.Unlock()
 		return nil
 	}

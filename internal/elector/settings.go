@@ -19,13 +19,17 @@ type Group struct {
 	vip.Group
 
 	// Steps says that the daemon has something to do in a move of the group: it
-	// is asked for [vip.Draining] within the group's Drain, unless that is 0, and
-	// for every other step within StepBound.
+	// is asked for [vip.Draining] within the group's Drain, or a moment if that is
+	// less, and for every other step within StepBound.
 	Steps bool `json:",omitempty"`
 }
 
 // StepBound is how long a move waits for the daemon at each step but Draining.
 const StepBound = time.Second
+
+// drainMoment is how long those who were on their way when an address is handed
+// over may take to arrive, and the least that Draining takes.
+const drainMoment = 60 * time.Millisecond
 
 // Check says what is wrong with the settings.
 func (s Settings) Check() error {
