@@ -5,6 +5,8 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -338,6 +340,44 @@ func TestHanding(t *testing.T) {
 
 func hex(mac [6]byte) string {
 	return fmt.Sprintf("%02x:%02x:%02x:%02x:%02x:%02x", mac[0], mac[1], mac[2], mac[3], mac[4], mac[5])
+}
+
+// A client's port that is used again is a new connection, also where the old one
+// has not been forgotten yet.
+func TestHandingOfAUsedPort(t *testing.T) {
+	eachFamily(t, func(t *testing.T, owner, peer, client *host, addr netip.Addr) {
+		p := netip.PrefixFrom(addr, owner.own.BitLen())
+		owner.give(p)
+		g, h := owner.gate(), peer.gate()
+		until := soon(time.Hour)
+		must(t, g.Set(addr, Entry{Mode: Own, Until: until}),
+			h.Set(addr, Entry{Mode: Taking, Until: until, Peer: owner.mac}))
+		peer.give(p)
+		peer.serve(addr, "peer")
+		owner.serve(addr, "owner")
+		c := client.dial(addr)
+		port := c.LocalAddr().(*net.TCPAddr).AddrPort()
+		ask(t, c, "bye") // the owner ends it first
+		if n, err := c.Read(make([]byte, 1)); err != io.EOF {
+			t.Fatalf("after the end: %d, %v", n, err)
+		}
+		must(t, c.Close())
+		owner.await(func() (waits bool) {
+			in(t, owner.ns, func() error {
+				out, err := exec.CommandContext(t.Context(), "ss", "-Htn", "state", "time-wait").Output()
+				waits = strings.Contains(string(out), fmt.Sprint(":", port.Port()))
+				return err
+			})
+			return waits
+		})
+		must(t, g.Set(addr, Entry{Mode: Handing, Until: until, Peer: peer.mac}))
+		again := client.dialFrom(port, addr)
+		for range 3 {
+			if got := ask(t, again, "two"); got != "peer:two" {
+				t.Errorf("the port is used again, and the answer is %q", got)
+			}
+		}
+	})
 }
 
 // A frame for somebody else that a switch floods is not sent on.

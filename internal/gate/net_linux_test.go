@@ -365,7 +365,10 @@ func accept(ln net.Listener, name string, all *sync.WaitGroup) {
 			return
 		}
 		defer c.Close()
-		all.Go(func() { echo(c, name) })
+		all.Go(func() {
+			echo(c, name)
+			c.Close()
+		})
 	}
 }
 
@@ -376,17 +379,26 @@ func echo(c net.Conn, name string) {
 		if err != nil {
 			return
 		}
-		if _, err := c.Write([]byte(name + ":" + string(buf[:n]))); err != nil {
+		if _, err := c.Write([]byte(name + ":" + string(buf[:n]))); err != nil || string(buf[:n]) == "bye" {
 			return
 		}
 	}
 }
 
 // dial connects to the floating address.
-func (h *host) dial(addr netip.Addr) (c net.Conn) {
+func (h *host) dial(addr netip.Addr) net.Conn {
+	h.t.Helper()
+	return h.dialFrom(netip.AddrPort{}, addr)
+}
+
+// dialFrom connects from a port.
+func (h *host) dialFrom(from netip.AddrPort, addr netip.Addr) (c net.Conn) {
 	h.t.Helper()
 	in(h.t, h.ns, func() (err error) {
 		d := net.Dialer{Timeout: patience}
+		if from.IsValid() {
+			d.LocalAddr = net.TCPAddrFromAddrPort(from)
+		}
 		c, err = d.DialContext(context.Background(), h.network("tcp"), netip.AddrPortFrom(addr, tcpPort).String())
 		return err
 	})

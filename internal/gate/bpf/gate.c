@@ -166,7 +166,7 @@ static __always_inline int send_on(struct __sk_buff *skb, const struct start *f,
 // of this machine: it begins one, or it is of one that the peer has.
 static __always_inline int strange(struct __sk_buff *skb, const struct start *f, const struct address *to, __u32 offset)
 {
-	const __u8 syn = 0x02, ack = 0x10;
+	const __u8 fin = 0x01, syn = 0x02, ack = 0x10;
 	struct {
 		__be16 source, dest;
 		__be32 seq, ack_seq;
@@ -174,7 +174,7 @@ static __always_inline int strange(struct __sk_buff *skb, const struct start *f,
 	} tcp;
 	struct bpf_sock_tuple tuple = {};
 	struct bpf_sock *sk;
-	int listens;
+	__u32 state;
 
 	if (bpf_skb_load_bytes(skb, offset, &tcp, 14))
 		return 0;
@@ -196,9 +196,13 @@ static __always_inline int strange(struct __sk_buff *skb, const struct start *f,
 	}
 	if (!sk)
 		return 1;
-	listens = sk->state == BPF_TCP_LISTEN;
+	state = sk->state;
 	bpf_sk_release(sk);
-	return listens;
+	if (state == BPF_TCP_LISTEN)
+		return 1;
+	// What is over here may be a new connection there, of a port that the
+	// client uses again. The end of the old one is answered here.
+	return state == BPF_TCP_TIME_WAIT && !(tcp.flags & fin);
 }
 
 // An IP frame to address a. tcp is where its TCP header is, or 0.
