@@ -16,8 +16,12 @@ type lease struct {
 	ticked  Instant // when the last one left
 	reflect Instant // when to ask the witness for the peer and for us; never: not now
 
-	easing int   // adverts still to come in the rhythm that was, with a longer interval
-	eased  Times // the rhythm that was
+	// The rhythm that the peer knows, while ours has a longer interval: for so
+	// many adverts more; with a witness, until a beat echoes one of ours that was
+	// made after the instant.
+	easing int
+	eased  Times
+	asOf   Instant
 
 	rival     Instant // when an advert of another active node came first
 	contended Instant // when the last one came, in a contention that was reported
@@ -31,6 +35,11 @@ func (m *Machine) acquire(now, from Instant, epoch uint64, c Cause) {
 	m.lease = lease{
 		until: from + int64(m.own.Lease), proof: from,
 		advert: now + int64(m.own.Interval), ticked: now, reflect: never,
+	}
+	if i := m.peer.beat.Interval; m.watched() && vrrp.CheckInterval(i) == nil && i < m.own.Interval {
+		m.ease(now, m.derive(m.s.Priority, i))
+		m.lease.until = from + int64(m.lease.eased.Lease)
+		m.lease.advert = now + int64(i)
 	}
 	m.peer.asked = 0
 	before := m.role
@@ -115,9 +124,14 @@ func (m *Machine) tick(now Instant) {
 	} else {
 		m.askPeer(now)
 	}
-	if m.lease.easing > 0 {
+	if m.lease.easing > 0 && !m.watched() {
 		m.lease.easing--
 	}
+}
+
+// ease keeps to a rhythm that the peer knows.
+func (m *Machine) ease(now Instant, known Times) {
+	m.lease.easing, m.lease.eased, m.lease.asOf = 3, known, now
 }
 
 // extend writes a lease that ends later than the one that runs.
@@ -285,12 +299,12 @@ func (m *Machine) withdraw(now Instant, c Cause, pass MAC, farewell bool) {
 }
 
 // changeInterval carries a running lease over to another rhythm. A longer one is
-// announced in three adverts of the old rhythm before the lease becomes longer;
-// with a shorter one the lease is cut before any advert says so.
+// announced in three adverts of the old rhythm before the lease becomes longer,
+// with a witness until the peer says that it has heard; with a shorter one the lease is cut before any advert says so.
 func (m *Machine) changeInterval(now Instant, before Times) {
 	switch {
 	case m.own.Interval > before.Interval:
-		m.lease.easing, m.lease.eased = 3, before
+		m.ease(now, before)
 	case m.own.Interval < before.Interval:
 		m.lease.easing = 0
 		before := m.lease.until

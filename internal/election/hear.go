@@ -191,6 +191,9 @@ func (m *Machine) hearAsActive(now Instant, b Beat) {
 	heardUs := b.Echo >= m.since && b.Echo > 0
 	if heardUs {
 		m.prove(now, b.Echo)
+		if m.watched() && b.Echo >= m.lease.asOf {
+			m.lease.easing = 0
+		}
 	}
 	if b.Role == Active && b.Running && heardUs {
 		m.contend(now, b.Priority)

@@ -105,6 +105,7 @@ func New(s Settings) (*Machine, error) {
 
 // settle takes settings that were checked.
 func (m *Machine) settle(s Settings) {
+	interval := m.theirs.Interval
 	m.s = s
 	m.s.Addresses = slices.Clone(s.Addresses)
 	m.firsts = m.firsts[:0]
@@ -118,7 +119,11 @@ func (m *Machine) settle(s Settings) {
 	} else {
 		m.own = Times{Interval: AloneRenewal, Lease: AloneLease, Late: AloneRenewal}
 	}
+	// What the active node has said of its interval still holds.
 	m.theirs = m.own
+	if interval > m.own.Interval && s.Peered {
+		m.theirs = m.derive(s.Priority, interval)
+	}
 }
 
 func (m *Machine) do(a Action)   { m.actions = append(m.actions, a) }

@@ -30,15 +30,27 @@ func (f fault) String() string {
 	return s
 }
 
-// separate says whether evidence from one node could not reach the other by any
-// path, if the link, the adverts or the questions were cut as well. Without a
-// witness nobody can then tell a dead peer from a partition.
-func (w *world) separate(link, adverts, asks bool) bool {
-	link = link || w.linkCut || !w.node[0].daemon || !w.node[1].daemon
-	adverts = adverts || w.advert[0].cut || w.advert[1].cut
-	asks = asks || w.ask[0].cut || w.ask[1].cut
-	_ = link
-	return adverts && asks
+// bearable says whether adverts, or questions, may be cut now without a witness:
+// not both within 7 I, as only one of them tells a frozen owner that has renewed
+// its lease from a dead one. The link may always be cut.
+func (w *world) bearable(other *[2]lossy) bool {
+	return w.witness || w.split || !other[0].cut && (other[0].healed == 0 || w.t-other[0].healed >= 7*int64(w.interval))
+}
+
+// whole says whether nodes that are started now meet, which is what a witness
+// needs: who has not heard of his peer since he was started cannot speak in its
+// name. met says whether they have.
+func (w *world) whole() bool {
+	return !w.witness || !w.linkCut && !w.advert[0].cut && !w.ask[0].cut && w.node[0].daemon && w.node[1].daemon
+}
+
+func (w *world) met() bool {
+	for _, n := range w.node {
+		if n.up && (n.m == nil || n.m.peer.beat.MAC == MAC{}) {
+			return false
+		}
+	}
+	return true
 }
 
 // schedule puts a fault into the world.
@@ -58,7 +70,7 @@ func (w *world) schedule(f fault) {
 	rest := 7 * int64(w.interval)
 	cuts := func(begin func() bool, heal func()) {
 		w.at(f.at, func() {
-			if w.witness && w.healed != 0 && w.t-w.healed < rest || !begin() {
+			if w.witness && (w.healed != 0 && w.t-w.healed < rest || !w.met()) || !begin() {
 				return
 			}
 			w.note("%v: %v", time.Duration(w.t), f)
@@ -75,12 +87,18 @@ func (w *world) schedule(f fault) {
 			w.at(w.t+f.last, end)
 		})
 	}
-	both := func(paths *[2]lossy, cut bool) { paths[0].cut, paths[1].cut = cut, cut }
-	allowed := func(link, adverts, asks bool) bool { return w.witness || w.split || !w.separate(link, adverts, asks) }
+	both := func(paths *[2]lossy, cut bool) {
+		for i := range paths {
+			paths[i].cut = cut
+			if !cut {
+				paths[i].healed = w.t
+			}
+		}
+	}
 	switch f.kind {
 	case "adverts":
 		cuts(func() bool {
-			if w.advert[0].cut || !allowed(false, true, false) {
+			if w.advert[0].cut || !w.bearable(&w.ask) {
 				return false
 			}
 			both(&w.advert, true)
@@ -88,7 +106,7 @@ func (w *world) schedule(f fault) {
 		}, func() { both(&w.advert, false) })
 	case "asks":
 		cuts(func() bool {
-			if w.ask[0].cut || !allowed(false, false, true) {
+			if w.ask[0].cut || !w.bearable(&w.advert) {
 				return false
 			}
 			both(&w.ask, true)
@@ -96,7 +114,7 @@ func (w *world) schedule(f fault) {
 		}, func() { both(&w.ask, false) })
 	case "link":
 		cuts(func() bool {
-			if w.linkCut || !allowed(true, false, false) {
+			if w.linkCut {
 				return false
 			}
 			w.cutLink()
@@ -104,7 +122,7 @@ func (w *world) schedule(f fault) {
 		}, func() { w.linkCut = false })
 	case "split": // every path between the two at once
 		cuts(func() bool {
-			if !allowed(true, true, true) || w.linkCut || w.advert[0].cut || w.ask[0].cut {
+			if !w.witness && !w.split || w.linkCut || w.advert[0].cut || w.ask[0].cut {
 				return false
 			}
 			both(&w.advert, true)
@@ -130,7 +148,7 @@ func (w *world) schedule(f fault) {
 		}, n.thaw)
 	case "daemon":
 		during(func() bool {
-			if !n.daemon || !n.up || !allowed(true, false, false) {
+			if !n.daemon || !n.up {
 				return false
 			}
 			n.stopDaemon()
@@ -142,7 +160,7 @@ func (w *world) schedule(f fault) {
 		})
 	case "crash", "upgrade": // of the elector; what follows takes over what runs, or does not
 		during(func() bool {
-			if n.m == nil {
+			if n.m == nil || f.kind == "crash" && !w.whole() {
 				return false
 			}
 			n.die()
@@ -154,7 +172,7 @@ func (w *world) schedule(f fault) {
 		})
 	case "host":
 		during(func() bool {
-			if !n.up {
+			if !n.up || !w.whole() {
 				return false
 			}
 			n.halt()
@@ -171,6 +189,18 @@ func (w *world) schedule(f fault) {
 			n.setWell(false, f.kind == "down")
 			return true
 		}, func() { n.setWell(true, false) })
+	case "reload": // another interval, and back
+		change := func(times int64) {
+			n.slower = times
+			n.call(func(now Instant) {
+				actions, err := n.m.Change(now, n.settings())
+				if err != nil {
+					panic(err)
+				}
+				n.do(actions)
+			})
+		}
+		during(func() bool { change(4); return true }, func() { change(1) })
 	case "release":
 		w.at(f.at, func() {
 			w.note("%v: %v", time.Duration(w.t), f)
@@ -244,7 +274,7 @@ func (w *world) verdict(faults []fault) string {
 	return strings.Join(wrong, "; ")
 }
 
-var kinds = []string{"adverts", "asks", "link", "freeze", "freeze", "daemon", "crash", "upgrade", "host", "unwell", "down", "release"}
+var kinds = []string{"adverts", "asks", "link", "freeze", "freeze", "daemon", "crash", "upgrade", "host", "unwell", "down", "release", "reload"}
 
 // drawWorld draws a world and what goes wrong in it.
 func drawWorld(t *rapid.T, witness bool) (setup, []fault) {

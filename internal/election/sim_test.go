@@ -80,8 +80,9 @@ type setup struct {
 
 // lossy is a path on which frames may be lost.
 type lossy struct {
-	cut  bool
-	lost int // in a row
+	cut    bool
+	healed int64 // when it was cut no longer
+	lost   int   // in a row
 }
 
 // world is the nodes and what is between them.
@@ -135,6 +136,7 @@ type node struct {
 	daemon  bool
 	silent  int64 // since when the daemon is
 	well    bool
+	slower  int64 // its interval is so many times that of the world; 0: once
 	toldBad bool
 
 	// the kernel
@@ -246,6 +248,7 @@ func (n *node) settings() Settings {
 		VRRP: true, ID: 51, Priority: w.priority[n.i], Interval: w.interval, Peered: true,
 		First: n.i == 0, Preempt: w.preempt, Drain: w.drain,
 	}
+	s.Interval *= time.Duration(max(n.slower, 1))
 	s.Addresses = []netip.Addr{vip4}
 	if w.witness && !w.carefree[n.i] {
 		s.Witness = gateway
@@ -356,10 +359,17 @@ func (n *node) turn() {
 	})
 }
 
+// expire does what is due. More than three times at one moment is a loop.
 func (n *node) expire() {
-	now := n.clock()
-	if at, ok := n.m.Deadline(); ok && now >= at {
+	for range 3 {
+		now := n.clock()
+		if at, ok := n.m.Deadline(); !ok || now < at || n.frozen {
+			return
+		}
 		n.do(n.m.Expire(now))
+	}
+	if at, ok := n.m.Deadline(); ok && at <= n.clock() && !n.frozen {
+		n.w.violations = append(n.w.violations, fmt.Sprintf("%v: %s would spin", time.Duration(n.w.t), n.name))
 	}
 }
 
