@@ -261,7 +261,7 @@ func (c *Client) start(ctx context.Context) error {
 	}
 	a := arguments{runtime: c.o.Runtime, ready: 3, lock: none, listen: none, state: none}
 	// What a garbage collector and a panic need to know before the program runs.
-	env := []string{"GOMAXPROCS=2", "GOTRACEBACK=all"}
+	env := []string{fmt.Sprintf("GOMAXPROCS=%d", goProcessors), "GOTRACEBACK=all"}
 	p, err := sys.StartDetached(program[0], slices.Concat(program, a.list()), env, []uintptr{null.Fd(), null.Fd(), 2, w.Fd()})
 	err = errors.Join(err, null.Close(), w.Close())
 	if err != nil {

@@ -50,10 +50,12 @@ type server struct {
 	log      *slog.Logger
 	lines    *lines
 	listener *net.UnixListener
-	welcome  welcome // but for Settings
+	isOurs   func() bool // the runtime directory
+	welcome  welcome     // but for Settings
 	owner    owner
 	end      context.CancelCauseFunc // of serve
 	visitors atomic.Int64
+	role     chan struct{} // has an element when a role has changed
 	tasks    sync.WaitGroup
 
 	configuring sync.Mutex // one at a time, in their order
@@ -92,13 +94,14 @@ func (ses *session) silent() time.Duration { return time.Duration(sys.BootTime()
 var (
 	errStopped  = errors.New("stopped by command")
 	errReplaced = errors.New("another program takes over")
+	errLost     = errors.New("its runtime directory was removed or is another's: no daemon can find this elector any more")
 	errOrphaned = errors.New("there is no daemon, and nothing to own")
 )
 
-func newServer(l *net.UnixListener, w welcome, settings Settings, pending []*message, out *lines) *server {
+func newServer(l *net.UnixListener, isOurs func() bool, w welcome, settings Settings, pending []*message, out *lines) *server {
 	return &server{
-		log: slog.New(out), lines: out, listener: l, welcome: w, settings: settings, pending: pending,
-		alone: time.Now(), steps: make(map[uint64]*waiting),
+		log: slog.New(out), lines: out, listener: l, isOurs: isOurs, welcome: w, settings: settings, pending: pending,
+		alone: time.Now(), role: make(chan struct{}, 1), steps: make(map[uint64]*waiting),
 	}
 }
 
@@ -578,6 +581,14 @@ func (s *server) stepped(m *stepped) {
 // changed has the daemon, or the next one, know. It runs on a goroutine of the
 // owner.
 func (s *server) changed(c vip.Change) {
+	if c.Kind == vip.KindRole {
+		defer func() {
+			select {
+			case s.role <- struct{}{}:
+			default:
+			}
+		}()
+	}
 	m := &message{Change: &c}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -608,6 +619,7 @@ func (s *server) watch(ctx context.Context, patience time.Duration) {
 		select {
 		case <-ctx.Done():
 			return
+		case <-s.role:
 		case <-ticker.C:
 		}
 		s.mu.Lock()
@@ -616,6 +628,10 @@ func (s *server) watch(ctx context.Context, patience time.Duration) {
 		if ses != nil {
 			ses.out.putStatus(&message{Status: &status{Groups: s.owner.Status(), Dropped: ses.out.lost() + s.owner.Lost()}})
 			continue
+		}
+		if !s.isOurs() {
+			s.end(errLost)
+			return
 		}
 		if time.Since(alone) >= patience && !s.owns() {
 			s.end(errOrphaned)

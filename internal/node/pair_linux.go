@@ -235,13 +235,13 @@ func (p *partner) share(ctx context.Context) {
 		p.mu.Unlock()
 		if again {
 			for _, e := range p.hands.Entries() {
-				news[e.Key] = e
+				if _, ok := news[e.Key]; !ok && !e.Deleted {
+					news[e.Key] = e
+				}
 			}
 		}
 		for _, key := range slices.Sorted(maps.Keys(news)) {
-			if e := news[key]; !again || !e.Deleted {
-				p.takeHand(e)
-			}
+			p.takeHand(news[key])
 		}
 		p.compare()
 		select {

@@ -125,7 +125,7 @@ addresses:
     interface: eth0
     addresses: ["%[6]s"]
     vrrp: {id: 51, priority: %[7]d, interval: 100ms}
-    track: {command: [test, -e, %[4]s/%[1]s/may], interval: 100ms, fall: 1, rise: 1}
+    track: {command: [test, -e, %[4]s/%[1]s/may], interval: 1s, fall: 2, rise: 1}
     notify:
       active: [/bin/sh, -c, 'echo "$HOLDFAST_GROUP $HOLDFAST_ROLE $HOLDFAST_BEFORE $HOLDFAST_CAUSE $HOLDFAST_EPOCH $HOLDFAST_ADDRESSES" >> %[4]s/%[1]s/told']
       backup: [/bin/sh, -c, 'echo "$HOLDFAST_GROUP $HOLDFAST_ROLE $HOLDFAST_BEFORE $HOLDFAST_CAUSE" >> %[4]s/%[1]s/told']
