@@ -517,11 +517,25 @@ func (c *Client) SetSynced(ok bool) {
 func (c *Client) Found() Settings { return c.found }
 
 // Release gives a group up, to the peer where one lives. by says who asked for
-// it. It needs Run.
+// it. It needs Run. An elector that is frozen is not waited for.
 func (c *Client) Release(ctx context.Context, group, by string) error {
+	if silent, pid := c.silence(); silent > frozenAfter {
+		return fmt.Errorf("elector: it (pid %d) has said nothing for %v: it is frozen, and no longer owns what it owned; let it continue, or kill it, and another one is started",
+			pid, silent.Round(time.Second))
+	}
 	return c.call(ctx, c.current(), func(id uint64) *message {
 		return &message{Release: &release{ID: id, Group: group, By: by}}
 	})
+}
+
+// silence is for how long an elector that is there has said nothing.
+func (c *Client) silence() (silent time.Duration, pid int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.link == nil {
+		return 0, 0
+	}
+	return time.Since(c.heard), c.link.pid
 }
 
 // Stop gives every group up, to the peer where one lives, and ends the elector;

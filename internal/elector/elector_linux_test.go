@@ -397,6 +397,11 @@ func TestFrozenElector(t *testing.T) {
 		return slices.ContainsFunc(d.Problems(), func(p Problem) bool { return strings.Contains(p.Text, what) })
 	}
 	await(t, "that is a problem", func() bool { return says("it is frozen") })
+	ctx, cancel := context.WithTimeout(t.Context(), killAfter/2)
+	defer cancel()
+	if err := d.Release(ctx, "front", "a test"); err == nil || !strings.Contains(err.Error(), "it is frozen") {
+		t.Errorf("a release meanwhile: %v, want it refused at once", err)
+	}
 	for range 3 * maxOrdered { // nobody waits for a frozen elector
 		d.Deliver(make([]byte, 1024))
 	}
