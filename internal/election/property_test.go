@@ -228,7 +228,11 @@ func (w *world) play(faults []fault) {
 // settle is how long it may take at most, after the last fault, until there is
 // one owner again, whatever was in progress.
 func (w *world) settle(faults []fault) int64 {
-	t := NewTimes(1, w.interval)
+	interval := w.interval
+	if slices.ContainsFunc(faults, func(f fault) bool { return f.kind == "reload" }) {
+		interval *= 4 // a backup remembers it until it hears another
+	}
+	t := NewTimes(1, interval)
 	most := 2*t.Down + t.Patience + t.Grace
 	moves := func(f fault) bool {
 		return f.kind == "release" || f.kind == "unwell" || f.kind == "down" || f.kind == "daemon"

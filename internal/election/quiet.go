@@ -45,7 +45,7 @@ func (m *Machine) lives(now, at Instant, advert bool) {
 		}
 	} else if at > q.advert+int64(m.theirs.Suspect) {
 		q.blind = true
-		if !q.missing && at > q.advert+int64(m.theirs.Down) {
+		if !q.missing && m.quiet.blind && at > q.advert+int64(m.theirs.Down) {
 			q.missing = true
 			m.report(AdvertsMissing)
 		}
