@@ -30,7 +30,11 @@ const postgresUser = "postgres"
 // the way to Dir must be open to that user.
 func StartPostgres(ctx context.Context, o Options) (*Server, error) {
 	return startPostgres(ctx, o, func(o Options, c *cluster) ([]string, error) {
-		return []string{"listen_addresses=" + o.Host, "unix_socket_directories="}, c.initialize(ctx, o)
+		return []string{
+			"listen_addresses=" + o.Host, "unix_socket_directories=", "port=" + strconv.Itoa(o.Port),
+			"fsync=off", "synchronous_commit=off", "full_page_writes=off",
+			"shared_buffers=32MB", "dynamic_shared_memory_type=mmap", "max_connections=200",
+		}, c.initialize(ctx, o)
 	})
 }
 
@@ -38,6 +42,8 @@ func StartPostgres(ctx context.Context, o Options) (*Server, error) {
 // between them: it listens on every address of its host, those that come later
 // among them, and on a unix socket in Dir. With a primary, host:port, its cluster
 // begins as a copy of that one's and follows it, read-only, until it is promoted.
+// Its settings are in its files: it can be started by others too, and follow a
+// new primary by pg_rewind.
 func StartPostgresNode(ctx context.Context, o Options, primary string) (*Server, error) {
 	return startPostgres(ctx, o, func(o Options, c *cluster) ([]string, error) {
 		begin := func() error { return c.initialize(ctx, o) }
@@ -51,7 +57,11 @@ func StartPostgresNode(ctx context.Context, o Options, primary string) (*Server,
 		if err == nil && cred != nil {
 			err = os.Chown(o.Dir, int(cred.Uid), int(cred.Gid)) // its socket is made there
 		}
-		return []string{"listen_addresses=*", "unix_socket_directories=" + o.Dir}, err
+		if err == nil {
+			err = c.configure(fmt.Sprintf("listen_addresses = '*'\nport = %d\nunix_socket_directories = '%s'\nfsync = off\nwal_log_hints = on\n"+
+				"shared_buffers = 32MB\ndynamic_shared_memory_type = mmap\n", o.Port, o.Dir))
+		}
+		return nil, err
 	})
 }
 
@@ -80,10 +90,7 @@ func startPostgres(ctx context.Context, o Options, begin func(Options, *cluster)
 		return nil, fmt.Errorf("programs: postgres: %w", err)
 	}
 	argv := []string{server, "-D", c.dir}
-	for _, set := range append(settings,
-		"port="+strconv.Itoa(o.Port), "fsync=off", "synchronous_commit=off",
-		"full_page_writes=off", "shared_buffers=32MB", "dynamic_shared_memory_type=mmap", "max_connections=200",
-	) {
+	for _, set := range settings {
 		argv = append(argv, "-c", set)
 	}
 	return o.launch(ctx, "postgres", Command{Argv: argv, Dir: c.dir, User: c.user}, syscall.SIGINT,
@@ -144,6 +151,16 @@ func (c *cluster) copy(ctx context.Context, o Options, primary string) error {
 	}
 	return c.make(ctx, o, "pg_basebackup", "-D", c.dir, "-h", host, "-p", port, "-U", "postgres",
 		"--write-recovery-conf", "--wal-method=stream", "--checkpoint=fast", "--no-sync")
+}
+
+// configure adds to the cluster's settings: the last one of a name counts.
+func (c *cluster) configure(settings string) error {
+	f, err := os.OpenFile(filepath.Join(c.dir, "postgresql.conf"), os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString("\n" + settings)
+	return errors.Join(err, f.Close())
 }
 
 // make runs a program that makes the cluster.
