@@ -82,6 +82,7 @@ func parse(args []string, stderr io.Writer) (o options, jsonFile string, err err
 	flags.StringVar(&holdfastPath, "holdfast", "bin/holdfast", "the holdfast binary to measure; several, with commas between, are compared")
 	flags.StringVar(&jsonFile, "json", "", "write everything that was measured to this `file` as well")
 	flags.StringVar(&o.profile, "profile", "", "after the rounds, profile holdfast during this `row` with perf and strace")
+	flags.IntVar(&o.takeovers, "takeovers", 5, "how often an address is taken over from a host that dies, beside keepalived; 0: not")
 	flags.DurationVar(&o.patience, "patience", 0, "how long to wait in all for others to leave the machine alone, and to repeat what they disturbed")
 	flags.BoolVar(&quick, "quick", false, "one short round, well under a minute: shows that everything runs, measures nothing well")
 	if err := flags.Parse(args); err != nil {
@@ -92,19 +93,28 @@ func parse(args []string, stderr io.Writer) (o options, jsonFile string, err err
 	}
 	all := allRows()
 	binaries := split(holdfastPath)
+	if len(binaries) > 0 {
+		o.binary = binaries[0]
+	}
 	if len(binaries) > 1 {
 		for i := range all {
 			all[i].References = append(all[i].References, holdfast)
 		}
 	}
+	given := map[string]bool{}
+	flags.Visit(func(f *flag.Flag) { given[f.Name] = true })
+	if given["rows"] && !given["takeovers"] {
+		o.takeovers = 0 // asked for something else
+	}
 	if quick {
-		given := map[string]bool{}
-		flags.Visit(func(f *flag.Flag) { given[f.Name] = true })
 		if !given["rounds"] {
 			o.rounds = 1
 		}
 		if !given["seconds"] {
 			seconds = 0.25
+		}
+		if !given["takeovers"] && !given["rows"] {
+			o.takeovers = 1
 		}
 		for i := range all {
 			if all[i].Load == loadIdle {
@@ -118,6 +128,8 @@ func parse(args []string, stderr io.Writer) (o options, jsonFile string, err err
 	switch {
 	case o.rounds < 1 || o.rounds > 1000:
 		return o, "", fmt.Errorf("-rounds: %d is not within 1 and 1000", o.rounds)
+	case o.takeovers < 0 || o.takeovers > 1000:
+		return o, "", fmt.Errorf("-takeovers: %d is not within 0 and 1000", o.takeovers)
 	case seconds < 0.05 || seconds > 60:
 		return o, "", fmt.Errorf("-seconds: %g is not within 0.05 and 60", seconds)
 	case o.family != 4 && o.family != 6:

@@ -26,6 +26,7 @@ type Report struct {
 	Samples    []Sample         `json:"samples"`
 	Results    []Result         `json:"results"`
 	Verdicts   []Verdict        `json:"verdicts"`
+	Takeovers  []Takeover       `json:"takeovers,omitempty"`
 	Profile    *Profile         `json:"profile,omitempty"`
 }
 

@@ -25,6 +25,8 @@ type options struct {
 	candidates []candidate
 	family     int
 	profile    string        // a row, or nothing
+	takeovers  int           // how many of each candidate
+	binary     string        // of holdfast
 	patience   time.Duration // what may be spent on waiting for a quiet machine
 	progress   io.Writer
 }
@@ -98,6 +100,15 @@ func run(ctx context.Context, o options) (report *Report, err error) {
 	}
 	if o.profile != "" {
 		if report.Profile, err = r.profile(ctx); err != nil {
+			return nil, err
+		}
+	}
+	if o.takeovers > 0 {
+		f := lab.IPv4
+		if o.family == 6 {
+			f = lab.IPv6
+		}
+		if report.Takeovers, err = takeovers(ctx, o.takeovers, o.binary, f, o.progress); err != nil {
 			return nil, err
 		}
 	}

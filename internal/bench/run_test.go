@@ -82,6 +82,14 @@ func TestQuick(t *testing.T) {
 			args := []string{"-quick", "-family", family, "-holdfast", binary}
 			report, table := runBench(t, append(args, "-seconds", "0.1")...)
 			checkSamples(t, report, table, args)
+			for _, to := range report.Takeovers {
+				if to.Claimed.N != 1 || to.Claimed.Median <= 0 || to.OnLink.Median <= 0 || to.Routed.Median <= 0 {
+					t.Errorf("a takeover: %+v", to)
+				}
+			}
+			if n := len(report.Takeovers); n == 0 || report.Takeovers[n-1].Candidate != holdfast || !strings.Contains(table, "(takeover)") {
+				t.Errorf("takeovers: %+v", report.Takeovers)
+			}
 		})
 	}
 }
@@ -94,6 +102,7 @@ func TestUsage(t *testing.T) {
 		{[]string{"-rounds", "0"}, "-rounds: 0"},
 		{[]string{"-seconds", "0.01"}, "-seconds: 0.01"},
 		{[]string{"-family", "5"}, "-family: 5"},
+		{[]string{"-takeovers", "-1"}, "-takeovers: -1"},
 		{[]string{"-rows", "rr2"}, `no row is called "rr2"`},
 		{[]string{"-candidates", "envoy"}, `no candidate is called "envoy"`},
 		{[]string{"-profile", "idle"}, `-profile: "idle"`},

@@ -21,6 +21,7 @@ func (r *Report) WriteTable(w io.Writer) error {
 	for _, row := range r.Rows {
 		r.block(&b, row)
 	}
+	r.takeovers(&b)
 	r.failures(&b)
 	r.verdicts(&b)
 	if r.Profile != nil {

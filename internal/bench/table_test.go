@@ -44,6 +44,10 @@ func sampleReport(t *testing.T) *Report {
 		}
 	}
 	r.Samples = append(r.Samples, Sample{Row: "rr1", Candidate: haproxyAuto, Round: 4, Values: map[string]float64{}, Errors: 7, Error: "after 3ms: connect: refused"})
+	r.Takeovers = []Takeover{
+		{"keepalived", spreadOf([]float64{28.4, 34.6, 38.8}), spreadOf([]float64{29.4, 37.7, 40.1}), spreadOf([]float64{28.5, 37.9, 40})},
+		{holdfast, spreadOf([]float64{27, 32.5, 33}), spreadOf([]float64{28, 33.1, 35}), spreadOf([]float64{28, 33.2, 36})},
+	}
 	r.summarize(allTargets())
 	return r
 }

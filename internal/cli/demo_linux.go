@@ -21,6 +21,7 @@ import (
 	"github.com/holdfast-net/holdfast/internal/probe"
 	"github.com/holdfast-net/holdfast/internal/scene"
 	"github.com/holdfast-net/holdfast/internal/scene/operate"
+	"github.com/holdfast-net/holdfast/internal/scene/own"
 	"github.com/holdfast-net/holdfast/internal/sys"
 	"github.com/holdfast-net/holdfast/lab"
 	"github.com/holdfast-net/holdfast/lab/traffic"
@@ -106,7 +107,7 @@ func newLabServer(s Streams) *cobra.Command {
 }
 
 // allScenes are the scenes in the order in which a reader should meet them.
-func allScenes() []scene.Scene { return slices.Concat(scene.All(), operate.All()) }
+func allScenes() []scene.Scene { return slices.Concat(scene.All(), operate.All(), own.All()) }
 
 func listScenes(w io.Writer) error {
 	var b strings.Builder
