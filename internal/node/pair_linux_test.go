@@ -463,3 +463,89 @@ func testPair(t *testing.T, f lab.Family) {
 		}
 	})
 }
+
+// TestAddressesAlone has a node with addresses, and nothing else: no pair, no
+// election, no service.
+func TestAddressesAlone(t *testing.T) {
+	top, err := lab.OneArm(lab.Size{Clients: 1, Nodes: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := lab.Supported(top); err != nil {
+		t.Skip(err)
+	}
+	l, err := lab.Start(t.Context(), top, lab.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir, err := os.MkdirTemp("", "alone") //nolint:usetesting // unix sockets have short paths
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := l.Close(); err != nil {
+			t.Error(err)
+		}
+		_ = os.RemoveAll(dir)
+	})
+	c := &couple{t: t, lab: l, dir: dir, address: lab.Address(lab.IPv4, 100)}
+	n := &member{couple: c, name: "node1", host: l.Host("node1"), file: filepath.Join(dir, "f"), socket: filepath.Join(dir, "node1", "s")}
+	n.admin.Socket = n.socket
+	if err := os.Mkdir(filepath.Join(dir, "node1"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	second := lab.Address(lab.IPv6, 100)
+	text := fmt.Sprintf("node: node1\naddresses:\n  - {name: front, interface: eth0, addresses: [%q, %q]}\nadmin: {socket: %s/node1/s}\ndirectories: {runtime: %[3]s/node1}\n",
+		c.address, second, dir)
+	if err := os.WriteFile(n.file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	n.start()
+	n.await("it owns both families", func(s admin.Status) bool {
+		return len(s.Addresses) == 1 && s.Addresses[0].Role == admin.RoleActive && len(s.Addresses[0].Present) == 2 && s.Pair == nil
+	})
+	client := l.Host("client1")
+	for _, a := range []netip.Addr{c.address.Addr(), second.Addr()} {
+		until(t, fmt.Sprintf("%v answers", a), func() bool {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			defer cancel()
+			conn, err := client.Dial(ctx, "tcp", netip.AddrPortFrom(a, 9).String())
+			if err == nil {
+				_ = conn.Close()
+			}
+			return errors.Is(err, syscall.ECONNREFUSED) // nobody listens, and its kernel says so
+		})
+	}
+	// Nothing here needs the daemon: its death moves nothing, for as long as it takes.
+	elector := n.elector()
+	n.signal(syscall.SIGKILL)
+	<-n.process.Done() // a second: the elector holds its output open
+	if !n.has() {
+		t.Error("the address has gone with the daemon")
+	}
+	n.start()
+	if n.awaitRole(admin.RoleActive); n.elector() != elector {
+		t.Errorf("the elector is %s, was %s", n.elector(), elector)
+	}
+	r, err := n.admin.ReleaseNode(t.Context())
+	if err != nil || len(r.Groups) != 1 || r.Groups[0].Owner != "" || !strings.Contains(r.Groups[0].Text, "withdrawn") {
+		t.Errorf("the release says %+v, %v", r, err)
+	}
+	until(t, "it is withdrawn", func() bool { return !n.has() })
+	n.await("that is a problem", func(s admin.Status) bool {
+		return slices.ContainsFunc(s.Problems, func(p admin.Problem) bool { return p.Code == admin.ProblemAddressReleased })
+	})
+	if _, err := n.admin.Reload(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	n.awaitRole(admin.RoleActive)
+	n.signal(syscall.SIGTERM)
+	ctx, cancel := context.WithTimeout(t.Context(), within)
+	defer cancel()
+	if err := n.process.Wait(ctx); err != nil {
+		t.Error(err)
+	}
+	if n.has() {
+		t.Error("the address is left behind")
+	}
+}
