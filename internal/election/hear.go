@@ -123,7 +123,8 @@ func (m *Machine) Beat(now Instant) Beat {
 	if !m.place.Gated {
 		b.Hold = Linger
 	}
-	b.Able = m.mayAct() && m.role == Backup && now >= m.move.notBefore && (!m.watched() || m.witnessReachable(now))
+	// Said in time for the peer to wait, or both would act when a grace ends.
+	b.Able = m.mayAct() && m.role == Backup && now >= m.move.notBefore-int64(m.theirs.Down) && (!m.watched() || m.witnessReachable(now))
 	return b
 }
 

@@ -106,7 +106,7 @@ func (w *world) schedule(f fault) {
 		}, func() { both(&w.advert, false) })
 	case "asks":
 		cuts(func() bool {
-			if w.ask[0].cut || !w.bearable(&w.advert) {
+			if w.ask[0].cut || !w.bearable(&w.advert) || !w.witness && w.node[0].slower+w.node[1].slower > 2 {
 				return false
 			}
 			both(&w.ask, true)
@@ -200,7 +200,15 @@ func (w *world) schedule(f fault) {
 				n.do(actions)
 			})
 		}
-		during(func() bool { change(4); return true }, func() { change(1) })
+		// Who starts listens by his own interval: that the other's is longer he
+		// learns from an answer.
+		during(func() bool {
+			if w.ask[0].cut && !w.witness {
+				return false
+			}
+			change(4)
+			return true
+		}, func() { change(1) })
 	case "release":
 		w.at(f.at, func() {
 			w.note("%v: %v", time.Duration(w.t), f)

@@ -200,6 +200,7 @@ func (w *world) passes(p *lossy) bool {
 	}
 	if w.loss > 0 && p.lost < 2 && w.rng.IntN(100) < w.loss {
 		p.lost++
+		p.healed = w.t
 		return false
 	}
 	p.lost = 0
