@@ -5,6 +5,7 @@ package own
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"time"
 
@@ -164,7 +165,18 @@ func (f *freeze) fault(ctx context.Context) (resume func() (time.Time, error), e
 			return at, owner.start(ctx)
 		}
 	}
-	return resume, f.play(ctx, stop)
+	return resume, f.explain(f.play(ctx, stop))
+}
+
+// explain adds to what went wrong what the nodes say of it.
+func (f *freeze) explain(err error) error {
+	if err == nil {
+		return nil
+	}
+	for _, n := range f.pair {
+		err = fmt.Errorf("%w; the roles of %s: %s; it warned of %.1000q", err, n.host.Name(), n.story(), n.Warnings())
+	}
+	return err
 }
 
 // bound is how long the takeover may take.
@@ -248,7 +260,7 @@ func playDeath(ctx context.Context, e *scene.Env) (_ *scene.Verdict, err error) 
 	if f.takeover, err = a.startTakeover(ctx, probesPerSecond); err != nil {
 		return nil, err
 	}
-	if err := f.play(ctx, a.nodes[0].Die); err != nil {
+	if err := f.explain(f.play(ctx, a.nodes[0].Die)); err != nil {
 		return nil, err
 	}
 	e.Say("the owner's host is dead; %s has the address %.1f ms later, and clients are served after %.1f ms", a.nodes[1].Name(), ms(f.claimed), ms(f.near))

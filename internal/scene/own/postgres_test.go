@@ -171,7 +171,9 @@ func (p *databases) startNode(ctx context.Context, i int, keys string) {
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	lines := string(settings) + fmt.Sprintf("PGDATA=%s/postgres\nPGSOCKET=%s\nPEER=%s\nFOLLOWED=%s/followed\n", p.dirs[i], p.dirs[i], other.Addr(p.family), p.dirs[i])
+	lines := string(settings) + fmt.Sprintf("PGDATA=%[1]s/postgres\nPGSOCKET=%[1]s\nPEER=%[2]s\nFOLLOWED=%[1]s/followed\nPGCONF=$PGDATA/postgresql.conf\n", p.dirs[i], other.Addr(p.family))
+	// There is no service manager in a laboratory.
+	lines += fmt.Sprintf("START=\"$AS $PGBIN/pg_ctl -D $PGDATA -w -s -o -k%[1]s -l %[1]s/postgres/again.log start\"\n", p.dirs[i])
 	// What is said of the other server is said of the laboratory's.
 	lines += "SOURCE=\"host=$PEER port=$PGPORT user=postgres dbname=postgres\"\n"
 	file := filepath.Join(p.dirs[i], "holdfast.yaml")
