@@ -554,7 +554,7 @@ func TestReplaced(t *testing.T) {
 	if err := old.Start(); err != nil {
 		t.Fatal(err)
 	}
-	defer old.Wait() //nolint:errcheck // how it ends is the cleanup's
+	defer old.Wait()
 	await(t, "it listens", func() bool {
 		c, err := net.Dial("unix", socketPath(dir))
 		if err == nil {

@@ -181,7 +181,7 @@ func run(p process, before handover, ready *readiness) error {
 		ready.say(nil)
 		err = s.serve(ctx, o, p.patience)
 		if !errors.Is(err, errReplaced) {
-			s.log.Info("the elector ends", "why", reason(err, ctx))
+			s.log.Info("the elector ends", "why", reason(ctx, err))
 			err = errors.Join(ended(err), o.Close())
 			return err
 		}
@@ -204,7 +204,7 @@ func (p process) isOurs() bool {
 }
 
 // reason is why an elector ends, for its log.
-func reason(err error, ctx context.Context) string {
+func reason(ctx context.Context, err error) string {
 	if ctx.Err() != nil {
 		return "a signal"
 	}

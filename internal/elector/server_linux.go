@@ -193,7 +193,7 @@ func (s *server) visit(ctx context.Context, conn *net.UnixConn) {
 	in.close()
 	_ = conn.SetWriteDeadline(time.Now().Add(silenceTimeout))
 	<-writer
-	if err != nil && !errors.Is(err, io.EOF) && ctx.Err() == nil {
+	if !errors.Is(err, io.EOF) && ctx.Err() == nil {
 		s.log.Warn("the daemon was cut off", "pid", ses.peer.PID, "err", err)
 	} else {
 		s.log.Info("the daemon is gone", "pid", ses.peer.PID)
