@@ -19,6 +19,10 @@ import (
 const (
 	addressLifetime = 2 * time.Second
 	addressRenewal  = 500 * time.Millisecond
+
+	// addressPause is how long a node that could set none of a group's addresses
+	// leaves it to others.
+	addressPause = 10 * time.Second
 )
 
 // addressing is what a group knows of its addresses on the interface.
@@ -88,11 +92,14 @@ func (g *group) addAddresses(c *course, then func()) {
 		if g.course != c || !a.want {
 			return
 		}
-		g.addressesSet(err)
-		for _, s := range list {
-			a.present[s.address.Prefix.Addr()] = true
+		if err == nil {
+			for _, s := range list {
+				a.present[s.address.Prefix.Addr()] = true
+			}
 		}
-		then()
+		if g.addressesSet(err); g.course == c {
+			then()
+		}
 	})
 }
 
@@ -104,6 +111,11 @@ func (g *group) addressesSet(err error) {
 	}
 	if a.problem != "" && a.problem != was {
 		g.tell(KindAddress, fmt.Sprintf("addresses could not be set on %s: %s; it is tried again every %v", g.spec.Interface, a.problem, addressRenewal))
+	}
+	// An owner without a single address keeps the peer from what it could serve.
+	if a.problem != "" && g.active() && !slices.ContainsFunc(g.named, func(addr netip.Addr) bool { return a.present[addr] }) {
+		g.setFailed = g.loop.now + int64(addressPause)
+		g.checkWell()
 	}
 }
 

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"os"
 	"slices"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -129,6 +131,39 @@ func TestWell(t *testing.T) {
 	n.waitFrom(mark, "role fault, as nobody is alive", becomes(Fault))
 	if err := n.owner.SetWell("back", true, ""); err == nil {
 		t.Error("a group that is not there can be well")
+	}
+}
+
+// A node that can set none of a group's addresses does not own it, and does
+// again when the link changes. One that lacks some of them keeps the others.
+func TestAddressesRefused(t *testing.T) {
+	l := oneArm(t, lab.Size{Nodes: 1})
+	host := l.Host("node1")
+	ipv6 := func(disabled string) {
+		t.Helper()
+		if err := host.Do(func() error { return os.WriteFile("/proc/sys/net/ipv6/conf/eth0/disable_ipv6", []byte(disabled), 0) }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ipv6("1")
+	n := startNode(t, host, Options{Groups: []Group{
+		{Name: "six", Interface: "eth0", Addresses: floating[1:]},
+		{Name: "both", Interface: "eth0", Addresses: []netip.Prefix{lab.Address(lab.IPv4, 101), lab.Address(lab.IPv6, 101)}},
+	}})
+	of := func(group string, r Role) func(Change) bool {
+		return func(c Change) bool { return c.Group == group && becomes(r)(c) }
+	}
+	if c := n.wait("six in fault", func(c Change) bool { return of("six", Fault)(c) && c.Cause == CauseUnwell }); !strings.Contains(c.Text, "cannot be set") {
+		t.Errorf("it says %q", c.Text)
+	}
+	n.wait("both active", of("both", Active))
+	until(t, "the IPv4 address", func() bool { return has(n.addresses("eth0"), []netip.Prefix{lab.Address(lab.IPv4, 101)}) })
+	mark := n.mark()
+	ipv6("0")
+	n.waitFrom(mark, "six active", of("six", Active))
+	until(t, "its address", func() bool { return has(n.addresses("eth0"), floating[1:]) })
+	if s := n.owner.Status(); s[1].Role != Active || s[1].Takeovers[CauseAlone] != 1 {
+		t.Errorf("the other group: %+v", s[1])
 	}
 }
 

@@ -325,10 +325,18 @@ func (l *loop) portByKey(key uint64) *port {
 	return nil
 }
 
+// maxBatches bounds what is read of one socket in a turn: more frames than its
+// buffer holds by default. Who sends without end (a storm, an attacker) must not
+// keep this node from its own adverts.
+const maxBatches = 32
+
 // receive takes everything that has arrived on a port.
 func (l *loop) receive(p *port) {
 	for _, s := range p.sockets.adverts {
-		for s != nil {
+		for range maxBatches {
+			if s == nil {
+				break
+			}
 			n, errno := s.Receive(l.batch)
 			if errno != 0 {
 				break // nothing there; a link that went is told by the watch
@@ -341,8 +349,11 @@ func (l *loop) receive(p *port) {
 			}
 		}
 	}
-	for s := p.sockets.neighbour; s != nil; {
-		n, errno := s.Receive(l.batch)
+	for range maxBatches {
+		if p.sockets.neighbour == nil {
+			break
+		}
+		n, errno := p.sockets.neighbour.Receive(l.batch)
 		if errno == syscall.ENETDOWN {
 			continue // told once, then what is left
 		}
