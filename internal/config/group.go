@@ -106,7 +106,7 @@ func (c *Config) ServicesOf(g *AddressGroup) []int {
 
 // Part is a part of a file that both nodes of a pair must have alike.
 type Part struct {
-	Name   string `json:"name"`   // services.redis, addresses.front
+	Name   string `json:"name"`   // services.redis, addresses.front, pair.witness
 	Digest string `json:"digest"` // 12 hex digits
 }
 
@@ -123,6 +123,10 @@ func (c *Config) Shared() []Part {
 		}
 		sum := sha256.Sum256(text)
 		parts = append(parts, Part{Name: name, Digest: hex.EncodeToString(sum[:])[:12]})
+	}
+	// With another witness at each node both could keep the addresses in a split.
+	if c.Pair != nil && c.Pair.Witness.IsValid() {
+		add("pair.witness", c.Pair.Witness)
 	}
 	for i := range c.Addresses {
 		g := &c.Addresses[i]

@@ -93,7 +93,7 @@ func TestShared(t *testing.T) {
 	}
 	change := func(pairs ...string) string { return strings.NewReplacer(pairs...).Replace(one) }
 	first := parts(one)
-	if len(first) != 4 {
+	if len(first) != 5 {
 		t.Errorf("the parts are %v", first)
 	}
 	other := change("lb1", "lb2", "priority: 255", "priority: 1", "10.0.0.11:7420", "10.0.0.12:7420", "peer: 10.0.0.12:7420", "peer: 10.0.0.11:7420", "interface: eth0", "interface: ens3",
@@ -107,6 +107,7 @@ func TestShared(t *testing.T) {
 		"addresses.front":  change("10.0.0.101/32", "10.0.0.102/32"),
 		"addresses.second": change("id: 51, priority", "id: 52, priority"),
 		"addresses.lone":   change("198.51.100.7/32", "198.51.100.7/24"),
+		"pair.witness":     change("witness: 10.0.0.1", "witness: 10.0.0.2"),
 		"services.web":     change("backends: []", "backends: [{address: 10.0.0.1:80}]"),
 	} {
 		for name, digest := range parts(text) {

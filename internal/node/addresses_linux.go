@@ -73,13 +73,16 @@ func newAddresses(n *node) *addresses {
 // settings is what the elector is told of a file.
 func (n *node) settings(c *config.Config) elector.Settings {
 	s := elector.Settings{Node: c.Node}
+	everywhere := slices.ContainsFunc(c.Services, func(v config.Service) bool {
+		return slices.ContainsFunc(v.Listen, everyAddress)
+	})
 	for i := range c.Addresses {
 		g := &c.Addresses[i]
 		services := c.ServicesOf(g)
 		v := elector.Group{Group: vip.Group{
 			Name: g.Name, Interface: g.Interface, Addresses: slices.Clone(g.Addresses), Track: slices.Clone(g.Track.Interfaces),
 			NeedsAlive: len(services) > 0 || len(g.Track.Command) > 0,
-		}, Steps: len(services) > 0}
+		}, Steps: len(services) > 0 || everywhere}
 		for _, i := range services {
 			v.Drain = max(v.Drain, c.Services[i].Drain.Timeout)
 		}
@@ -97,6 +100,12 @@ func (n *node) settings(c *config.Config) elector.Settings {
 		s.Groups = append(s.Groups, v)
 	}
 	return s
+}
+
+// everyAddress reports whether who connects to a group's address can come to a
+// listener that is on no address of its own: he is told as well when it leaves.
+func everyAddress(a config.Address) bool {
+	return !a.IsUnix() && a.Host == "" && (!a.Addr.IsValid() || a.Addr.IsUnspecified())
 }
 
 // witness is the one of a group: a host of one of its networks; where the lengths

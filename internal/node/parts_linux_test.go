@@ -16,6 +16,31 @@ import (
 	"github.com/holdfast-net/holdfast/internal/config"
 )
 
+// TestSteps says in which moves of a group the daemon has a part, and which groups
+// need it alive: who comes to a listener on every address is told, and the
+// addresses do not depend on it.
+func TestSteps(t *testing.T) {
+	const groups = "addresses: [{name: a, interface: eth0, addresses: [10.0.0.100/24]}]\n"
+	for _, c := range []struct {
+		listen      string
+		steps, live bool
+	}{
+		{"10.0.0.1:80", false, false},
+		{"unix:/run/a.sock", false, false},
+		{"10.0.0.100:80", true, true},
+		{":80", true, false},
+		{"0.0.0.0:80", true, false},
+	} {
+		file, err := config.Parse("test", []byte(groups+"services: [{name: web, listen: \""+c.listen+"\", backends: []}]\n"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if g := (&node{}).settings(file).Groups[0]; g.Steps != c.steps || g.NeedsAlive != c.live {
+			t.Errorf("with a service on %s: steps %t, needs the daemon alive %t", c.listen, g.Steps, g.NeedsAlive)
+		}
+	}
+}
+
 func TestLogChangesWhileItIsUsed(t *testing.T) {
 	var out bytes.Buffer
 	log, s := newLogger(&out)
