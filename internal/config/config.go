@@ -101,9 +101,10 @@ type VRRP struct {
 	ID int `yaml:"id" required:"true" min:"1" max:"255"`
 
 	// Of two nodes that are well, and start at the same time, the one with the
-	// larger priority owns the group; equal ones are decided by the larger address.
-	// 255 is what RFC 9568 gives the owner of a real address; here it wins every
-	// tie, and starts as backup like every other.
+	// larger priority owns the group. Of equal ones it is the node with the first
+	// keys of the pair; without a pair, the one with the larger address. 255 is
+	// what RFC 9568 gives the owner of a real address; here it wins every tie, and
+	// starts as backup like every other.
 	Priority int `yaml:"priority" default:"200" min:"1" max:"255"`
 
 	// How often the owner sends an advert: a multiple of 10ms, equal on both nodes.
