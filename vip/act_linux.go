@@ -49,7 +49,7 @@ func (g *group) lease(until, deadline int64, call uint64) {
 		return
 	}
 	g.leaseUntil = until
-	if g.gateMode == gate.Own || g.gateMode == gate.Handing {
+	if m := g.gateEntry.Mode; m == gate.Own || m == gate.Handing {
 		g.renewGate(until)
 	}
 }
@@ -147,7 +147,7 @@ func (g *group) prepare(a election.Action) {
 func (g *group) silence() {
 	c := g.begin()
 	g.prepared, g.primed, g.leaseUntil = false, false, 0
-	g.setGate(gate.Entry{Mode: gate.Closed, Until: g.loop.now})
+	g.shut()
 	g.withdraw(func() { c.over = true })
 }
 
@@ -185,7 +185,7 @@ func (g *group) withdrawFor(a election.Action) {
 	if a.MAC != (election.MAC{}) {
 		g.setGate(gate.Entry{Mode: gate.Passing, Until: g.loop.now + int64(passing), Peer: a.MAC})
 	} else {
-		g.setGate(gate.Entry{Mode: gate.Closed, Until: g.loop.now})
+		g.shut()
 	}
 	g.schedule.Stop()
 	g.lastSent = 0

@@ -190,7 +190,7 @@ func (g *group) addressChanged(addr netip.Addr, there bool, as rtnl.Address) {
 	case there && as.Duplicate:
 		g.tell(KindConflict, fmt.Sprintf("%v on %s: another host has it (duplicate address detection)", addr, g.spec.Interface))
 	case there && !byHand && a.byHand[addr] && !a.want:
-		g.tell(KindAddress, fmt.Sprintf("somebody has added %v to %s, which this node does not own; the gate cannot keep it silent once it has forgotten it: remove it", addr, g.spec.Interface))
+		g.tell(KindAddress, fmt.Sprintf("somebody has added %v to %s, which this node does not own; %s: remove it", addr, g.spec.Interface, g.kept()))
 	case !there && a.removing[addr] > 0:
 		a.removing[addr]--
 	case !there && was && a.want && g.active() && g.loop.now < g.leaseUntil:
@@ -241,7 +241,10 @@ func (g *group) gates(each func(*gate.Gate) error) {
 // setGate says what the addresses may do from now on. The peer's MAC is the one
 // that it has on the group's own link; on the others nothing can be sent on.
 func (g *group) setGate(e gate.Entry) {
-	g.gateMode = e.Mode
+	g.gateEntry, g.shutAt = e, 0
+	if e.Mode == gate.Closed || e.Mode == gate.Passing {
+		g.shutAt = g.loop.now + int64(shutAgain)
+	}
 	g.gates(func(t *gate.Gate) error {
 		here := e
 		if t != g.port.sockets.gate {
@@ -254,6 +257,34 @@ func (g *group) setGate(e gate.Entry) {
 		}
 		return nil
 	})
+}
+
+// kept says what becomes of an address that is here and is not owned.
+func (g *group) kept() string {
+	if g.port.sockets.gate == nil {
+		return "nothing keeps it silent, as there is no gate"
+	}
+	return "the gate keeps it silent"
+}
+
+// shutAgain is how often the gate of a node that does not own its addresses is
+// told so: it forgets after [gate.Grace].
+const shutAgain = gate.Grace / 3
+
+// shut closes the gate: also for addresses that somebody else has added here.
+func (g *group) shut() { g.setGate(gate.Entry{Mode: gate.Closed, Until: g.loop.now}) }
+
+// regate tells the gate again what it was told: that of a link that is new, or
+// for addresses that are.
+func (g *group) regate() {
+	e := g.gateEntry
+	switch e.Mode {
+	case gate.Own, gate.Handing, gate.Taking:
+		e.Until = g.leaseUntil
+	case gate.Closed:
+		e.Until = g.loop.now
+	}
+	g.setGate(e)
 }
 
 func elsewhere(m gate.Mode) gate.Mode {

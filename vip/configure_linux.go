@@ -5,8 +5,6 @@ import (
 	"net/netip"
 	"reflect"
 	"slices"
-
-	"github.com/holdfast-net/holdfast/internal/gate"
 )
 
 // configure makes groups the ones that are owned.
@@ -124,9 +122,7 @@ func (g *group) update(spec Group) {
 	}
 	g.surveyed()
 	g.change()
-	if g.gateMode != gate.Closed {
-		g.setGate(gate.Entry{Mode: g.gateMode, Until: g.leaseUntil, Peer: g.peerMAC()})
-	}
+	g.regate()
 	if g.addressing.want && len(added) > 0 {
 		g.renewAddresses()
 	}

@@ -173,11 +173,31 @@ func TestConflict(t *testing.T) {
 	}
 }
 
-// A backup that finds an address on its interface which it does not own says so.
+// A backup that finds an address on its interface which it does not own says so,
+// and keeps it silent: whether it has owned it before or not, and also when its
+// link has changed since.
 func TestAddedByOthers(t *testing.T) {
-	l := oneArm(t, lab.Size{Nodes: 2})
+	l := oneArm(t, lab.Size{Nodes: 2, Clients: 1})
 	p := startPair(t, l, pairOptions{interval: quick})
-	_, backup := p.active(t)
+	active, backup := p.active(t)
+	silent := func(when string) {
+		t.Helper()
+		w, err := l.Watch("front", lab.WatchOptions{Addresses: []netip.Addr{floating[0].Addr(), floating[1].Addr()}, Traffic: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer w.Close()
+		for range 3 { // what was answered to the first is seen by the last
+			flush(l.Host("client1"))
+			reach(t, l.Host("client1"), floating[0].Addr())
+		}
+		spoke := func(s lab.Seen) bool { return s.Speaks(floating[0].Addr()) }
+		for _, s := range lab.Speakers(w.Seen(), spoke) {
+			if s.Host != active.host.Name() {
+				t.Errorf("%s: %s speaks for %v", when, s.Host, floating[0].Addr())
+			}
+		}
+	}
 	mark := backup.mark()
 	if _, err := backup.host.AddAddress("eth0", floating[0]); err != nil {
 		t.Fatal(err)
@@ -186,6 +206,25 @@ func TestAddedByOthers(t *testing.T) {
 	if s := backup.status(); !slices.Contains(s.Present, floating[0].Addr()) {
 		t.Errorf("status shows %v", s.Present)
 	}
+	silent("never owned")
+
+	run(t, backup.host, "ip", "address", "del", floating[0].String(), "dev", "eth0")
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	if err := active.owner.Release(ctx, "front"); err != nil {
+		t.Fatal(err)
+	}
+	active, backup = p.active(t)
+	mark = backup.mark()
+	own := netip.MustParsePrefix("10.77.0.201/24") // the link has changed
+	if _, err := backup.host.AddAddress("eth0", own); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := backup.host.AddAddress("eth0", floating[0]); err != nil {
+		t.Fatal(err)
+	}
+	backup.waitFrom(mark, "word of it", says(KindAddress))
+	silent("given away, and another address added since")
 }
 
 // A backup that is told of other settings keeps listening, an owner keeps the

@@ -57,8 +57,9 @@ type group struct {
 	primed     bool // for a planned move without a gate: state is there, addresses are not
 	prepared   bool // for a planned move to this node: addresses are there, silent
 	leaseUntil int64
-	lastSent   int64 // when the last advert left, 0 before the first of a reign
-	gateMode   gate.Mode
+	lastSent   int64      // when the last advert left, 0 before the first of a reign
+	gateEntry  gate.Entry // what the gate was told last
+	shutAt     int64      // when the gate is told again that they are closed; 0: not
 	addressing addressing
 	schedule   announce.Schedule
 	adverts    adverts
@@ -235,9 +236,11 @@ func (g *group) start() {
 		g.act(g.machine.Resume(now, epoch, until))
 		if !g.active() {
 			g.leaseUntil = 0
+			g.shut()
 			g.removeLeftovers()
 		}
 	} else {
+		g.shut()
 		g.removeLeftovers()
 		g.act(g.machine.Start(now))
 	}
@@ -293,7 +296,7 @@ func (g *group) removeLeftovers() {
 	}
 	for _, p := range g.prefixes {
 		if a := p.Addr(); g.addressing.byHand[a] {
-			g.tell(KindAddress, fmt.Sprintf("%v is on %s already and has no end: somebody has configured it; remove it there, or this node has it without owning it", a, g.spec.Interface))
+			g.tell(KindAddress, fmt.Sprintf("%v is on %s already and has no end: somebody has configured it; %s: remove it", a, g.spec.Interface, g.kept()))
 		}
 	}
 }
@@ -328,8 +331,8 @@ func (g *group) portChanged(p *port, was rtnl.Link) {
 		g.setFailed = 0
 	}
 	g.gateProblem = ""
-	if g.gateMode != gate.Closed && p.sockets.gate != nil {
-		g.setGate(gate.Entry{Mode: g.gateMode, Until: g.leaseUntil, Peer: g.peerMAC()})
+	if p.sockets.gate != nil {
+		g.regate()
 	}
 	if p.there && was.Index != 0 && p.link.MAC != was.MAC {
 		g.tell(KindLink, fmt.Sprintf("link %s has another hardware address", p.name))
@@ -350,8 +353,6 @@ func (g *group) portChanged(p *port, was rtnl.Link) {
 	}
 	g.checkWell()
 }
-
-func (g *group) peerMAC() [6]byte { return g.machine.Status(g.loop.now).Peer.Beat.MAC }
 
 // judge says what keeps this node from owning the group; "" is nothing.
 func (g *group) judge() string {
@@ -430,6 +431,7 @@ func (g *group) deadline() int64 {
 		sooner(max(t, 1))
 	}
 	sooner(g.addressing.renewAt)
+	sooner(g.shutAt)
 	if t, ok := g.schedule.Deadline(); ok {
 		sooner(t)
 	}
@@ -472,6 +474,9 @@ func (g *group) expire() {
 	}
 	if g.addressing.renewAt > 0 && now >= g.addressing.renewAt {
 		g.renew()
+	}
+	if g.shutAt > 0 && now >= g.shutAt {
+		g.shut()
 	}
 	if g.schedule.Due(now) {
 		g.announceNow()
