@@ -96,6 +96,7 @@ install-rest:
 	@$(COMPLETE) completion fish >'$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/holdfast.fish'
 	@install -d '$(DESTDIR)$(PREFIX)/lib/systemd/system'
 	@sed 's|/usr/bin/holdfast|$(PREFIX)/bin/holdfast|' packaging/systemd/holdfast.service >'$(DESTDIR)$(PREFIX)/lib/systemd/system/holdfast.service'
+	@install -D -m 0644 packaging/systemd/holdfast.service.d/addresses.conf '$(DESTDIR)$(PREFIX)/share/doc/holdfast/addresses.conf'
 	@install -D -m 0644 packaging/sysusers.d/holdfast.conf '$(DESTDIR)$(PREFIX)/lib/sysusers.d/holdfast.conf'
 	@install -d '$(DESTDIR)/etc/logrotate.d'
 	@sed 's|/usr/bin/holdfast|$(PREFIX)/bin/holdfast|' packaging/logrotate.d/holdfast >'$(DESTDIR)/etc/logrotate.d/holdfast'

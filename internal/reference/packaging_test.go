@@ -40,6 +40,7 @@ func TestInstall(t *testing.T) {
 		"usr/share/fish/vendor_completions.d/holdfast.fish": 0o644,
 		"usr/lib/systemd/system/holdfast.service":           0o644,
 		"usr/lib/sysusers.d/holdfast.conf":                  0o644,
+		"usr/share/doc/holdfast/addresses.conf":             0o644,
 		"usr/share/doc/holdfast/holdfast.yaml":              0o644,
 		"usr/share/doc/holdfast/holdfast.rules.yaml":        0o644,
 		"etc/holdfast/holdfast.yaml":                        0o644,
@@ -125,6 +126,59 @@ func TestUnitRestarts(t *testing.T) {
 	}
 	if d, err := time.ParseDuration(settings["[Service]RestartSec"]); err != nil || d < 2*time.Second || d > 5*time.Second {
 		t.Errorf("RestartSec is %q, want 2s to 5s", settings["[Service]RestartSec"])
+	}
+}
+
+// systemd understands the drop-in for nodes that own addresses, and the unit with
+// it has what they need, and nothing less of what it had.
+func TestAddressesDropIn(t *testing.T) {
+	analyze, err := exec.LookPath("systemd-analyze")
+	if err != nil {
+		t.Skip("systemd-analyze (package systemd) is not there")
+	}
+	const name = "packaging/systemd/holdfast.service.d/addresses.conf"
+	var capabilities []string
+	for line := range strings.Lines(read(t, name)) {
+		if list, ok := strings.CutPrefix(strings.TrimSpace(line), "CapabilityBoundingSet="); ok {
+			capabilities = strings.Fields(list)
+		} else if list, ok := strings.CutPrefix(strings.TrimSpace(line), "AmbientCapabilities="); ok && strings.Join(capabilities, " ") != list {
+			t.Errorf("%s: the bounding set is %v, the ambient one %s", name, capabilities, list)
+		}
+	}
+	if len(capabilities) == 0 {
+		t.Errorf("%s gives no capabilities", name)
+	}
+	dir := t.TempDir()
+	program := filepath.Join(dir, "holdfast")
+	if err := os.WriteFile(program, []byte("#!/bin/sh\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	unit := filepath.Join(dir, "holdfast.service")
+	verify := func(dropIn string) string {
+		t.Helper()
+		for file, text := range map[string]string{
+			unit:                               strings.ReplaceAll(read(t, "packaging/systemd/holdfast.service"), "/usr/bin/holdfast", program),
+			unit + ".d/" + filepath.Base(name): dropIn,
+		} {
+			if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		out, err := exec.CommandContext(t.Context(), analyze, "verify", "--man=no", unit).CombinedOutput()
+		if text := string(bytes.TrimSpace(out)); err == nil || text != "" {
+			return text
+		}
+		return err.Error()
+	}
+	if out := verify(read(t, name)); out != "" {
+		t.Errorf("systemd-analyze verify: %s", out)
+	}
+	// It does look at the drop-in.
+	if out := verify(read(t, name) + "LimitMEMLOCK=much\n"); !strings.Contains(out, "much") {
+		t.Errorf("a mistake in the drop-in is not found: %q", out)
 	}
 }
 
