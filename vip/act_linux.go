@@ -25,7 +25,7 @@ func (g *group) act(actions []election.Action) {
 		return
 	}
 	g.acting = true
-	for i := 0; i < len(g.queue); i++ {
+	for i := 0; i < len(g.queue); i++ { //nolint:intrange // it grows meanwhile
 		if d := &g.queue[i]; d.call != g.lapsed {
 			g.do(&d.Action, d.call)
 		}

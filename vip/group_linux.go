@@ -63,7 +63,6 @@ type group struct {
 	addressing addressing
 	schedule   announce.Schedule
 	adverts    adverts
-	advertised time.Duration // the interval in own adverts
 
 	gateProblem  string
 	contradicted string // what was told of an alien advert last

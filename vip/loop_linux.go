@@ -89,7 +89,7 @@ func (o *Owner) run(ctx context.Context, groups []Group) (err error) {
 	if errno := o.epoll.Add(l.watch.FD(), sys.EventIn, keyWatch); errno != 0 {
 		return fmt.Errorf("watch links: %w", errno)
 	}
-	defer o.epoll.Delete(l.watch.FD())
+	defer func() { _ = o.epoll.Delete(l.watch.FD()) }() // it is closed next, which takes it out as well
 
 	ending := make(chan struct{})
 	handsEnded := inside(ns, func() { l.hands.run(ending) })

@@ -21,7 +21,6 @@ func TestWitness(t *testing.T) {
 			})
 
 			// They lose each other, and both see the witness: nothing changes.
-			marks := [2]int{active.mark(), backup.mark()}
 			p.broken.Store(true)
 			active.owner.LinkDown()
 			backup.owner.LinkDown()
@@ -35,7 +34,7 @@ func TestWitness(t *testing.T) {
 			}
 
 			// The owner loses the witness too: it gives up before the other acts.
-			marks = [2]int{active.mark(), backup.mark()}
+			marks := [2]int{active.mark(), backup.mark()}
 			if _, err := l.Part(active.host, l.Host("client1"), lab.Everything); err != nil {
 				t.Fatal(err)
 			}

@@ -63,7 +63,6 @@ type lexer struct {
 	line, column int
 	words        []word
 	defined      map[string]string // of $NAME=value lines, over all files
-	joined       bool              // the line goes on from the one before
 }
 
 func (l *lexer) place() Place { return Place{l.file, l.line, l.column} }

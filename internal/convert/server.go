@@ -80,7 +80,7 @@ func (c *converter) server(b *block) {
 		return
 	}
 	protocol := "TCP"
-	var real []*block
+	var servers []*block
 	for _, in := range b.in {
 		if in.name() == "protocol" {
 			protocol = strings.ToUpper(in.arg(0))
@@ -116,12 +116,12 @@ func (c *converter) server(b *block) {
 		case "virtualhost":
 			s.host = in.arg(0)
 		case "real_server":
-			real = append(real, in)
+			servers = append(servers, in)
 		default:
 			c.unknown(&s.notes, in, serverWords)
 		}
 	}
-	for i, r := range real {
+	for i, r := range servers {
 		c.real(s, r, i == 0)
 	}
 	if len(s.backends) > 0 || len(sorry) == 0 {

@@ -518,7 +518,7 @@ func (c *converter) merge(into, g *group, why string) {
 // joinIDs makes one group of those that have an id of an interface twice: one for
 // each family.
 func (c *converter) joinIDs() {
-	for i := 0; i < len(c.groups); i++ {
+	for i := 0; i < len(c.groups); i++ { //nolint:intrange // merge takes one away
 		for j := i + 1; j < len(c.groups); j++ {
 			a, b := c.groups[i], c.groups[j]
 			if a.id == b.id && a.id > 0 && a.iface == b.iface {

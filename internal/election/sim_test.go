@@ -122,22 +122,21 @@ type node struct {
 	addr []netip.Addr
 	boot int64 // true time at which its clock was zero
 
-	up      bool // the host
-	m       *Machine
-	epochs  uint64 // what survives a crash of the elector
-	recall  Beat   // what an upgrade hands over
-	due     Instant
-	dueAt   int64
-	frozen  bool // the elector
-	stopAt  int  // freeze after so many more actions; -1: not
-	rest    []Action
-	inbox   []func(now Instant)
-	wake    int // number of the wake-up that counts
-	daemon  bool
-	silent  int64 // since when the daemon is
-	well    bool
-	slower  int64 // its interval is so many times that of the world; 0: once
-	toldBad bool
+	up     bool // the host
+	m      *Machine
+	epochs uint64 // what survives a crash of the elector
+	recall Beat   // what an upgrade hands over
+	due    Instant
+	dueAt  int64
+	frozen bool // the elector
+	stopAt int  // freeze after so many more actions; -1: not
+	rest   []Action
+	inbox  []func(now Instant)
+	wake   int // number of the wake-up that counts
+	daemon bool
+	silent int64 // since when the daemon is
+	well   bool
+	slower int64 // its interval is so many times that of the world; 0: once
 
 	// the kernel
 	until   Instant // of the lease
@@ -145,10 +144,8 @@ type node struct {
 	quietly bool    // and only the peer may know (prepared)
 	expires Instant // the addresses, without a gate
 
-	out, in   []byte // link: last beat
-	outbox    []func()
-	lastBeat  int64
-	drainKind int
+	outbox   []func()
+	lastBeat int64
 }
 
 func newWorld(s setup) *world {
@@ -230,7 +227,7 @@ func (n *node) clock() Instant {
 // when is the true time at which a node's clock shows an instant.
 func (n *node) when(at Instant) int64 {
 	t := n.boot + at - at/1_000_000*n.w.rate[n.i]
-	for i := 0; i < 8; i++ { // the inverse of clock, to the nanosecond
+	for range 8 { // the inverse of clock, to the nanosecond
 		d := t - n.boot
 		show := d + d/1_000_000*n.w.rate[n.i]
 		if show == at {
