@@ -123,6 +123,7 @@ var edges = []edge{
 	{"internal/node", "internal/journal", "events, and lines that never wait"},
 	{"internal/node", "internal/metrics", "what it shows"},
 	{"internal/node", "internal/probe", "a port in use names its holder"},
+	{"internal/node", "internal/rtnl", "by which links backends are reached, so that addresses are announced there, too"},
 	{"internal/node", "internal/sys", "the first process of a container frees orphans"},
 	{"internal/node", "internal/systemd", "the service manager is told"},
 	{"internal/config", "balance", "the words for its policies"},

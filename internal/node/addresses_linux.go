@@ -13,6 +13,7 @@ import (
 
 	"github.com/holdfast-net/holdfast/admin"
 	"github.com/holdfast-net/holdfast/internal/config"
+	"github.com/holdfast-net/holdfast/internal/daemon"
 	"github.com/holdfast-net/holdfast/internal/elector"
 	"github.com/holdfast-net/holdfast/vip"
 )
@@ -70,20 +71,21 @@ func newAddresses(n *node) *addresses {
 	return &addresses{node: n, log: n.log}
 }
 
-// settings is what the elector is told of a file.
-func (n *node) settings(c *config.Config) elector.Settings {
+// settings is what the elector is told of a file. services are those of the file,
+// in its order, with the addresses of their backends.
+func (n *node) settings(c *config.Config, services []daemon.ServiceOptions) elector.Settings {
 	s := elector.Settings{Node: c.Node}
 	everywhere := slices.ContainsFunc(c.Services, func(v config.Service) bool {
 		return slices.ContainsFunc(v.Listen, everyAddress)
 	})
 	for i := range c.Addresses {
 		g := &c.Addresses[i]
-		services := c.ServicesOf(g)
+		on := c.ServicesOf(g)
 		v := elector.Group{Group: vip.Group{
 			Name: g.Name, Interface: g.Interface, Addresses: slices.Clone(g.Addresses), Track: slices.Clone(g.Track.Interfaces),
-			NeedsAlive: len(services) > 0 || len(g.Track.Command) > 0,
-		}, Steps: len(services) > 0 || everywhere}
-		for _, i := range services {
+			NeedsAlive: len(on) > 0 || len(g.Track.Command) > 0,
+		}, Steps: len(on) > 0 || everywhere}
+		for _, i := range on {
 			v.Drain = max(v.Drain, c.Services[i].Drain.Timeout)
 		}
 		v.Drain = min(v.Drain, vip.MaxStepBound)
@@ -98,6 +100,9 @@ func (n *node) settings(c *config.Config) elector.Settings {
 			}
 		}
 		s.Groups = append(s.Groups, v)
+	}
+	if err := announceOn(s.Groups, c, services); err != nil {
+		n.log.Warn("the addresses are announced on their own interfaces alone", "err", err)
 	}
 	return s
 }
@@ -120,17 +125,17 @@ func witness(w netip.Addr, g *config.AddressGroup) netip.Addr {
 }
 
 // open attaches to the elector, or starts one, if there is anything to own.
-func (a *addresses) open(ctx context.Context, c *config.Config) error {
+func (a *addresses) open(ctx context.Context, c *config.Config, services []daemon.ServiceOptions) error {
 	a.take(c)
 	if len(c.Addresses) == 0 {
 		return nil
 	}
-	return a.attach(ctx, c)
+	return a.attach(ctx, c.Directories.Runtime, a.node.settings(c, services))
 }
 
-func (a *addresses) attach(ctx context.Context, c *config.Config) error {
+func (a *addresses) attach(ctx context.Context, runtime string, s elector.Settings) error {
 	client, err := elector.Open(ctx, elector.Options{
-		Runtime: c.Directories.Runtime, Version: a.node.o.Version, Settings: a.node.settings(c), Logger: a.log,
+		Runtime: runtime, Version: a.node.o.Version, Settings: s, Logger: a.log,
 		Program: a.node.o.Elector, OnChange: a.changed, OnBeat: a.node.pair.sendBeat, OnStep: a.step, OnElector: a.electorChanged,
 	})
 	if err != nil {
@@ -380,17 +385,17 @@ func (a *addresses) electorChanged(there bool, why string) {
 }
 
 // apply takes another file, of which everything was checked that can be, and says
-// what has changed.
-func (a *addresses) apply(ctx context.Context, was, now *config.Config) (changes []string) {
+// what has changed. s is what the elector is told of it.
+func (a *addresses) apply(ctx context.Context, was, now *config.Config, s elector.Settings) (changes []string) {
 	a.take(now)
 	changes = groupChanges(was.Addresses, now.Addresses)
 	client := a.elector()
 	var err error
 	switch {
 	case client != nil:
-		err = client.Configure(ctx, a.node.settings(now))
+		err = client.Configure(ctx, s)
 	case len(now.Addresses) > 0:
-		if err = a.attach(ctx, now); err == nil {
+		if err = a.attach(ctx, now.Directories.Runtime, s); err == nil {
 			a.mu.Lock()
 			a.serve(a.client)
 			a.mu.Unlock()

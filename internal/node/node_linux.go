@@ -113,12 +113,17 @@ func (n *node) take(ctx context.Context) (_ *runtimeDir, err error) {
 	}()
 	n.taken(c)
 	// Each of the rest says for itself what it lacks.
-	if err := errors.Join(n.openEvents(), n.openServer(c), n.openMetrics(c), n.openDaemon(ctx, c), n.openPair(c)); err != nil {
+	var services []daemon.ServiceOptions
+	openDaemon := func() (err error) {
+		services, err = n.openDaemon(ctx, c)
+		return err
+	}
+	if err := errors.Join(n.openEvents(), n.openServer(c), n.openMetrics(c), openDaemon(), n.openPair(c)); err != nil {
 		return runtime, err
 	}
 	// The last: from here on this node may own addresses, and its services listen on
 	// them.
-	return runtime, n.addresses.open(ctx, c)
+	return runtime, n.addresses.open(ctx, c, services)
 }
 
 func (n *node) openPair(c *config.Config) (err error) {
@@ -140,10 +145,10 @@ func (n *node) openServer(c *config.Config) (err error) {
 	return err
 }
 
-func (n *node) openDaemon(ctx context.Context, c *config.Config) error {
+func (n *node) openDaemon(ctx context.Context, c *config.Config) ([]daemon.ServiceOptions, error) {
 	services, err := daemon.Resolve(ctx, c)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	var events io.Writer
 	if n.events != nil {
@@ -152,7 +157,7 @@ func (n *node) openDaemon(ctx context.Context, c *config.Config) error {
 	n.daemon, err = daemon.New(daemon.Options{
 		Services: services, Loops: n.o.Loops, Logger: n.log, Journal: n.journal, Events: events, Lost: n.Lost, Ended: n.leave,
 	})
-	return err
+	return services, err
 }
 
 // close frees what take took.

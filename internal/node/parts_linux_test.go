@@ -35,7 +35,7 @@ func TestSteps(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if g := (&node{}).settings(file).Groups[0]; g.Steps != c.steps || g.NeedsAlive != c.live {
+		if g := (&node{}).settings(file, nil).Groups[0]; g.Steps != c.steps || g.NeedsAlive != c.live {
 			t.Errorf("with a service on %s: steps %t, needs the daemon alive %t", c.listen, g.Steps, g.NeedsAlive)
 		}
 	}

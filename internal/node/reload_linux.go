@@ -84,9 +84,10 @@ func (n *node) reload(ctx context.Context) (_ *config.Config, changes []string, 
 			return nil, nil, err
 		}
 	}
+	settings := n.settings(c, services)
 	turnLog, err := n.logs.prepare(c.Log)
 	if err == nil {
-		err = n.settings(c).Check()
+		err = settings.Check()
 	}
 	if err == nil {
 		var more []string
@@ -100,7 +101,7 @@ func (n *node) reload(ctx context.Context) (_ *config.Config, changes []string, 
 		return nil, nil, err
 	}
 	// Who listens on an address does so before it comes.
-	changes = append(changes, n.addresses.apply(ctx, was, c)...)
+	changes = append(changes, n.addresses.apply(ctx, was, c, settings)...)
 	n.pair.take(c)
 	if metrics != n.metrics {
 		changes = append(changes, n.replaceMetrics(metrics))
