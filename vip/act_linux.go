@@ -3,6 +3,7 @@ package vip
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/holdfast-net/holdfast/internal/election"
@@ -225,6 +226,10 @@ func (g *group) report(a election.Action) {
 	case election.AdvertsBack:
 		g.tellOver(KindAdverts, fmt.Sprintf("adverts of id %d arrive again on %s", v.ID, g.spec.Interface))
 	case election.Forged:
+		if slices.Contains(g.machine.Status(g.loop.now).Peer.Beat.Addresses, a.From) {
+			g.tellSometimes(KindForged, fmt.Sprintf("adverts with id %d come from %v, the peer's address, and the link to the peer says that it sends none: they are not heeded; find out who sends them", v.ID, a.From))
+			return
+		}
 		g.forged(a.From, "the peer, as the link to it tells")
 	case election.Strange:
 		g.tellSometimes(KindStranger, fmt.Sprintf("a host at %v that is neither node answers for %v: find it and take the address away from it", mac(a.MAC), a.Target))

@@ -140,7 +140,7 @@ const (
 	RoleChanged    // Role, Before, Cause, Epoch
 	AdvertsMissing // the peer lives (beats or answers say so), but its adverts do not arrive
 	AdvertsBack    // they arrive again
-	Forged         // an advert for the group From a host that is not the peer; not heeded
+	Forged         // an advert for the group From a host that is not the peer, or that the peer's beats deny; not heeded
 	Strange        // a host at MAC that is neither node answers for Target
 	Conflict       // a host at MAC answers for Target, which this node owns
 	Contended      // the peer is active too; this node goes before it

@@ -25,6 +25,7 @@ type lease struct {
 
 	rival     Instant // when an advert of another active node came first
 	contended Instant // when the last one came, in a contention that was reported
+	denied    Instant // when one came first that the peer's beats deny
 }
 
 // acquire makes this node the owner, with a lease that counts from the instant.
@@ -317,9 +318,13 @@ func (m *Machine) changeInterval(now Instant, before Times) {
 // rival is an advert of the peer while this node is active. One alone may have
 // been sent by a process that was frozen between decision and deed: it takes a
 // second one, later, or a beat of a peer that has heard of us.
-func (m *Machine) rival(now Instant, priority uint8) {
+func (m *Machine) rival(now Instant, from netip.Addr, priority uint8) {
 	if priority == vrrp.PriorityStop {
 		m.advertise()
+		return
+	}
+	if m.linked(now) && m.peer.beat.Role != Active {
+		m.denied(now, from)
 		return
 	}
 	if m.lease.rival == 0 || now-m.lease.rival > 2*int64(m.own.Down) {
@@ -329,6 +334,19 @@ func (m *Machine) rival(now Instant, priority uint8) {
 	}
 	if now-m.lease.rival >= int64(m.own.Slack) {
 		m.contend(now, priority)
+	}
+}
+
+// denied is an advert in the peer's name while the peer's beats say that it is
+// not active: anybody can send one, so beats go first. One alone may have been on
+// its way for longer than the beat; more are somebody else's.
+func (m *Machine) denied(now Instant, from netip.Addr) {
+	switch d := m.lease.denied; {
+	case d == 0 || now-d > 2*int64(m.own.Down):
+		m.lease.denied = now
+		m.beat()
+	case now-d >= int64(m.own.Slack):
+		m.often(now, Action{What: Forged, From: from})
 	}
 }
 

@@ -23,15 +23,15 @@ func (m *Machine) Advert(now Instant, from netip.Addr, a vrrp.Advert) []Action {
 		m.often(now, Action{What: Forged, From: from})
 	default:
 		m.active, m.advertAt = from, now
-		m.advertOfPeer(now, a)
+		m.advertOfPeer(now, from, a)
 	}
 	return m.end(now)
 }
 
-func (m *Machine) advertOfPeer(now Instant, a vrrp.Advert) {
+func (m *Machine) advertOfPeer(now Instant, from netip.Addr, a vrrp.Advert) {
 	switch {
 	case m.role == Active:
-		m.rival(now, a.Priority)
+		m.rival(now, from, a.Priority)
 	case a.Priority == vrrp.PriorityStop:
 		m.stopping(now)
 	default:

@@ -2,11 +2,14 @@ package election
 
 import (
 	"fmt"
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/cockroachdb/datadriven"
+
+	"github.com/holdfast-net/holdfast/vrrp"
 )
 
 // The stories in testdata are read like a log: what is done to two nodes, a and
@@ -21,6 +24,7 @@ import (
 //	die NODE                  the host
 //	release NODE
 //	well NODE / unwell NODE / down NODE
+//	forge NODE PRIORITY TIMES somebody sends NODE adverts in its peer's name, 30 ms apart
 //	owners
 func TestStories(t *testing.T) {
 	datadriven.Walk(t, "testdata/stories", func(t *testing.T, path string) {
@@ -129,6 +133,18 @@ func TestStories(t *testing.T) {
 				names(func(n *node) { n.setWell(false, true) })
 			case "stop":
 				names(func(n *node) { n.call(func(now Instant) { n.do(n.m.Stop(now)) }) })
+			case "forge":
+				n := w.node[d.CmdArgs[0].Key[0]-'a']
+				var priority uint8
+				var times int
+				if _, err := fmt.Sscan(d.CmdArgs[1].Key+" "+d.CmdArgs[2].Key, &priority, &times); err != nil {
+					t.Fatal(err)
+				}
+				forged := vrrp.Advert{Family: vrrp.IPv4, ID: 51, Priority: priority, Interval: w.interval, Addresses: []netip.Addr{vip4}}
+				for range times {
+					n.call(func(now Instant) { n.do(n.m.Advert(now, n.peer().addr[0], forged)) })
+					w.run(w.t + 30*ms)
+				}
 			case "owners":
 				return "owners: " + w.owners()
 			default:
