@@ -90,6 +90,35 @@ func TestAlone(t *testing.T) {
 	}
 }
 
+// A Hand that the loop does not come to in time has changed nothing: the Owner
+// goes on, and withdraws at its end.
+func TestHandTooLate(t *testing.T) {
+	l := oneArm(t, lab.Size{Nodes: 1})
+	n := startNode(t, l.Host("node1"), Options{Groups: []Group{{Name: "front", Interface: "eth0", Addresses: floating}}})
+	n.wait("role active", becomes(Active))
+	until(t, "both addresses", func() bool { return has(n.addresses("eth0"), floating) })
+	held, goOn := make(chan struct{}), make(chan struct{})
+	n.owner.post(func(*loop) {
+		close(held)
+		<-goOn
+	})
+	<-held
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, err := n.owner.Hand(ctx)
+	close(goOn)
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("Hand: %v", err)
+	}
+	if s := n.status(); s.Role != Active { // asked of the loop, behind what Hand had asked for
+		t.Errorf("afterwards it is %+v", s)
+	}
+	n.close()
+	if got := n.addresses("eth0"); !hasNone(got, floating) {
+		t.Errorf("after the end there are %v", got)
+	}
+}
+
 // reach sees whether a host answers at an address: nobody listens there, which
 // its kernel says at once.
 func reach(t *testing.T, from *lab.Host, to netip.Addr) {

@@ -323,21 +323,31 @@ func (o *Owner) Lost() uint64 { return o.teller.lost.Load() }
 
 // Hand ends Run and leaves everything as it is: addresses, leases, the gate. It
 // returns what the Owner of another process needs to carry on
-// ([Options].Resume), which has to start before the leases end.
+// ([Options].Resume), which has to start before the leases end. If ctx ends before
+// the loop has begun to end, nothing has changed, and Run goes on; from then on
+// Hand waits for it. An Owner that is ending in order does so.
 func (o *Owner) Hand(ctx context.Context) ([]byte, error) {
 	if !o.started() {
 		return nil, errors.New("vip: Hand of an Owner that does not run: there is nothing to hand over")
 	}
-	o.post(func(l *loop) { l.handing = true })
+	var settled atomic.Bool // by the first: the loop, which then ends, or ctx
+	o.post(func(l *loop) {
+		if !l.stopping && settled.CompareAndSwap(false, true) {
+			l.handing = true
+		}
+	})
 	select {
 	case <-o.finished:
-		o.mu.Lock()
-		defer o.mu.Unlock()
-		if o.handed == nil {
-			return nil, errEnded
-		}
-		return o.handed, nil
 	case <-ctx.Done():
-		return nil, ctx.Err()
+		if settled.CompareAndSwap(false, true) {
+			return nil, fmt.Errorf("vip: Hand: the loop did not come to it: %w", ctx.Err())
+		}
+		<-o.finished
 	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.handed == nil {
+		return nil, errEnded
+	}
+	return o.handed, nil
 }

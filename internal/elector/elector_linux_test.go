@@ -43,6 +43,7 @@ func TestMain(m *testing.M) {
 type puppet struct {
 	o       vip.Options
 	handing chan struct{}
+	taken   *os.File // what it has of the kernel until Close
 
 	mu sync.Mutex
 	memory
@@ -57,7 +58,11 @@ type memory struct {
 }
 
 func newPuppet(o vip.Options) (owner, error) {
-	p := &puppet{o: o, handing: make(chan struct{})}
+	taken, err := os.Open(os.DevNull)
+	if err != nil {
+		return nil, err
+	}
+	p := &puppet{o: o, handing: make(chan struct{}), taken: taken}
 	p.Wells, p.Active = make(map[string]string), make(map[string]bool)
 	if len(o.Resume) > 0 {
 		if err := json.Unmarshal(o.Resume, &p.memory); err != nil {
@@ -77,7 +82,7 @@ func (p *puppet) Run(ctx context.Context) error {
 	return nil
 }
 
-func (p *puppet) Close() error { return nil }
+func (p *puppet) Close() error { return p.taken.Close() }
 
 func (p *puppet) Configure(groups []vip.Group) error {
 	p.mu.Lock()
@@ -603,6 +608,51 @@ func TestReplaced(t *testing.T) {
 	if open, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", old.Process.Pid)); err == nil && len(open) > 14 {
 		t.Errorf("it has %d descriptors", len(open))
 	}
+}
+
+// TestReplacedByWhatDoesNotRun has an elector be asked to become files that the
+// kernel does not execute: it stays what it is, with what it owns, and keeps
+// nothing of the tries.
+func TestReplacedByWhatDoesNotRun(t *testing.T) {
+	dir := runtimeDir(t)
+	d := open(t, dir, nil)
+	pid := d.Info().PID
+	defer kill(pid)
+	d.Deliver([]byte("own front"))
+	d.status("it owns", func(s vip.Status) bool { return s.Role == vip.Active })
+	descriptors := func() int {
+		list, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(list)
+	}
+	before := descriptors()
+	name := filepath.Join(dir, "text")
+	if err := os.WriteFile(name, []byte("no program"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for lives := uint8(2); lives < 7; lives++ {
+		d.mu.Lock()
+		conn := d.link.conn
+		d.mu.Unlock()
+		text, err := os.Open(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, err := appendFrame(nil, &message{Replace: &replace{}})
+		if err == nil {
+			err = sys.WriteWithFile(conn, b, text)
+		}
+		if err = errors.Join(err, text.Close()); err != nil {
+			t.Fatal(err)
+		}
+		d.status("it goes on", func(s vip.Status) bool { return s.Role == vip.Active && s.Priority == lives })
+	}
+	if got := d.Info().PID; got != pid {
+		t.Errorf("the elector is process %d, was %d", got, pid)
+	}
+	await(t, fmt.Sprintf("it has %d descriptors again", before), func() bool { return descriptors() <= before })
 }
 
 func dial(t *testing.T, dir string) *net.UnixConn {

@@ -188,7 +188,9 @@ func run(p process, before handover, ready *readiness) error {
 		before = handover{Settings: s.settings, Owner: s.handed, Started: before.Started, Pending: s.pending}
 		err = p.become(s.program, before)
 		s.log.Error("the elector could not become the new program, and stays the one that it is", "err", err)
-		_ = s.program.Close()
+		if err := errors.Join(o.Close(), s.program.Close()); err != nil { // the addresses are the next owner's
+			s.log.Warn("the elector did not free all that it had", "err", err)
+		}
 	}
 }
 
