@@ -173,8 +173,14 @@ func (f *freeze) explain(err error) error {
 	if err == nil {
 		return nil
 	}
-	for _, n := range f.pair {
+	for i, n := range f.pair {
 		err = fmt.Errorf("%w; the roles of %s: %s; it warned of %.1000q", err, n.host.Name(), n.story(), n.Warnings())
+		if i == 1 { // the one that must have taken over
+			ctx, cancel := context.WithTimeout(context.Background(), scene.GiveUp)
+			g, failed := n.group(ctx)
+			cancel()
+			err = fmt.Errorf("%w; it says now: %+v, %v", err, g, failed)
+		}
 	}
 	return err
 }

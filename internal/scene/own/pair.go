@@ -77,7 +77,7 @@ func (a *arena) startPair(ctx context.Context, p pairPlan) (nodes [2]*node, err 
 		}
 	}
 	a.Say("%s owns %v, %s stands by; adverts every %v", nodes[0].host.Name(), a.vip.Addr(), nodes[1].host.Name(), p.interval)
-	return nodes, errors.Join(nodes[1].awaitRole(ctx, admin.RoleBackup), nodes[0].awaitLink(ctx), nodes[1].awaitLink(ctx))
+	return nodes, errors.Join(nodes[1].awaitRole(ctx, admin.RoleBackup), nodes[0].awaitPair(ctx, "synced"), nodes[1].awaitPair(ctx, "synced"))
 }
 
 // startNode starts one node, and waits until it is ready.
@@ -205,15 +205,15 @@ func (n *node) awaitRole(ctx context.Context, role string) error {
 	return nil
 }
 
-// awaitLink waits until the nodes know each other.
-func (n *node) awaitLink(ctx context.Context) error {
+// awaitPair waits until the node says that of its link to the other one.
+func (n *node) awaitPair(ctx context.Context, state string) error {
 	var s admin.Status
 	err := n.until(ctx, func() (_ bool, err error) {
 		s, err = n.status(ctx)
-		return s.Pair != nil && s.Pair.State == "synced", err
+		return s.Pair != nil && s.Pair.State == state, err
 	})
 	if err != nil {
-		return fmt.Errorf("the link of %s is not up: %+v: %w", n.host.Name(), s.Pair, err)
+		return fmt.Errorf("the link of %s is not %s: %+v: %w", n.host.Name(), state, s.Pair, err)
 	}
 	return nil
 }

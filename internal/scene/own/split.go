@@ -175,6 +175,11 @@ func (s *split) during(ctx context.Context, v *scene.Verdict) error {
 	}
 	var roles []string
 	for i, n := range s.pair {
+		if s.Variant.Fault != advertsLost {
+			if err := n.awaitPair(ctx, "down"); err != nil {
+				v.Fail("the link is lost: %v", err)
+			}
+		}
 		status, err := n.status(ctx)
 		if err != nil {
 			return err
@@ -183,9 +188,6 @@ func (s *split) during(ctx context.Context, v *scene.Verdict) error {
 		roles = append(roles, fmt.Sprintf("%s is %s (%s)", n.host.Name(), g.Role, g.Cause))
 		want := i+1 == s.owner()
 		v.Must((g.Role == admin.RoleActive) == want, "while the nodes are parted %s is %s (%s %s); it must own the address: %v", n.host.Name(), g.Role, g.Cause, g.Reason, want)
-		if s.Variant.Fault != advertsLost {
-			v.Must(status.Pair != nil && status.Pair.State == "down", "the link is lost, and the status of %s says %+v", n.host.Name(), status.Pair)
-		}
 	}
 	s.Say("%s: %s", s.Variant.Fault, roles)
 	if s.owner() == 0 {
@@ -207,7 +209,7 @@ func (s *split) heal(ctx context.Context, v *scene.Verdict) error {
 	}
 	healed := time.Now()
 	for _, n := range s.pair {
-		if err := n.awaitLink(ctx); err != nil {
+		if err := n.awaitPair(ctx, "synced"); err != nil {
 			return err
 		}
 	}
