@@ -479,6 +479,7 @@ func (g *group) expire() {
 	}
 	if g.schedule.Due(now) {
 		g.announceNow()
+		g.tellNeighbours()
 	}
 	if d := g.drain; d != nil && d.stepsDone && now >= d.notBefore {
 		g.drain = nil

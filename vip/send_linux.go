@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/holdfast-net/holdfast/announce"
+	"github.com/holdfast-net/holdfast/internal/rtnl"
 	"github.com/holdfast-net/holdfast/internal/sys"
 	"github.com/holdfast-net/holdfast/vrrp"
 )
@@ -155,6 +156,45 @@ func (g *group) announceNow() {
 			}
 		}
 	}
+}
+
+// maxTold is how many neighbours are told one by one: more of them would hold
+// up the next advert.
+const maxTold = 128
+
+// tellNeighbours asks each host that this node's kernel knows on the group's
+// link whether it still is where it was, in the name of each address. Who is
+// asked learns from the question where the address is, also where announcements
+// are lost on their way, or not believed; and whoever has talked with an address
+// since it came here is known.
+func (g *group) tellNeighbours() {
+	var six, four bool
+	for _, a := range g.addrs {
+		four, six = four || a.Is4(), six || a.Is6()
+	}
+	index := g.port.link.Index
+	var known []rtnl.Neighbour
+	g.loop.hands.do(func() {
+		for _, family := range [2]struct{ wanted, six bool }{{four, false}, {six, true}} {
+			if family.wanted {
+				// Without it only who hears no announcement is left to find out by himself.
+				list, _ := g.loop.rt.Neighbours(index, family.six)
+				known = append(known, list...)
+			}
+		}
+	}, func() {
+		if !g.active() || !g.port.up() {
+			return
+		}
+		for _, n := range known[:min(len(known), maxTold)] {
+			for _, a := range g.addrs {
+				if a.Is4() != n.Addr.Is4() || a.IsLinkLocalUnicast() != n.Addr.IsLinkLocalUnicast() || slices.Contains(g.addrs, n.Addr) || sys.BootTime() >= g.leaseUntil {
+					continue
+				}
+				g.loop.sendFrame(g.port, announce.AskHost(g.loop.out[:0], g.port.mac(), a, n.Addr, n.MAC))
+			}
+		}
+	})
 }
 
 // contradiction says what another router tells of the group that this one does

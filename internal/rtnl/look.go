@@ -84,6 +84,33 @@ func (h *Handle) Neighbour(index int, addr netip.Addr) (mac [6]byte, ok bool, er
 	return mac, false, nil
 }
 
+// Neighbour is a host on a link whose MAC the kernel knows.
+type Neighbour struct {
+	Addr netip.Addr
+	MAC  [6]byte
+}
+
+// Neighbours lists those of one family that the kernel knows on a link: whom it
+// has talked to lately, by that address.
+func (h *Handle) Neighbours(index int, six bool) ([]Neighbour, error) {
+	family := netlink.FAMILY_V4
+	if six {
+		family = netlink.FAMILY_V6
+	}
+	list, err := whole(func() ([]netlink.Neigh, error) { return h.h.NeighList(index, family) })
+	if err != nil {
+		return nil, opErr("list neighbours on link", fmt.Sprint(index), err)
+	}
+	var all []Neighbour
+	for _, n := range list {
+		addr, ok := netip.AddrFromSlice(n.IP)
+		if ok && n.State&valid != 0 && len(n.HardwareAddr) == 6 && !addr.IsMulticast() {
+			all = append(all, Neighbour{addr, [6]byte(n.HardwareAddr)})
+		}
+	}
+	return all, nil
+}
+
 // Path is the way that the kernel would take to an address.
 type Path struct {
 	Index  int        // link

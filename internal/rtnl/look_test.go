@@ -319,6 +319,11 @@ func TestNeighboursAndPaths(t *testing.T) {
 				if mac != farMAC {
 					t.Errorf("%s is at %x, want %x", other.Addr(), mac, farMAC)
 				}
+				all, err := p.rt.Neighbours(p.index, other.Addr().Is6())
+				must(t, err)
+				if !slices.Contains(all, rtnl.Neighbour{Addr: other.Addr(), MAC: mac}) {
+					t.Errorf("%s is not among the neighbours %v", other.Addr(), all)
+				}
 				break
 			}
 			if time.Now().After(end) {
