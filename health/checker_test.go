@@ -243,10 +243,16 @@ func TestRhythm(t *testing.T) {
 func TestFirstResultDecides(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBackend(refuses)
-		c, changes := simulated(t, Check{}, never, b.dial)
+		result := make(chan struct{}) // held back until somebody has looked
+		c, changes := simulated(t, Check{}, never, func(ctx context.Context, network, address string) (net.Conn, error) {
+			<-result
+			return b.dial(ctx, network, address)
+		})
+		synctest.Wait()
 		if s := c.Status(); s.State != Unknown {
 			t.Errorf("before the first result: %v", s.State)
 		}
+		close(result)
 		synctest.Wait()
 		if len(changes.all()) != 1 || changes.all()[0].State != Down || changes.all()[0].From != Unknown {
 			t.Fatalf("%+v, want down by the first result", changes.all())
