@@ -182,6 +182,7 @@ func TestAddedByOthers(t *testing.T) {
 	active, backup := p.active(t)
 	silent := func(when string) {
 		t.Helper()
+		epoch := active.status().Epoch
 		w, err := l.Watch("front", lab.WatchOptions{Addresses: []netip.Addr{floating[0].Addr(), floating[1].Addr()}, Traffic: true})
 		if err != nil {
 			t.Fatal(err)
@@ -190,6 +191,9 @@ func TestAddedByOthers(t *testing.T) {
 		for range 3 { // what was answered to the first is seen by the last
 			flush(l.Host("client1"))
 			reach(t, l.Host("client1"), floating[0].Addr())
+		}
+		if s := active.status(); s.Role != Active || s.Epoch != epoch {
+			t.Fatalf("%s: the owner has changed meanwhile (%v, epoch %d): nothing can be said", when, s.Role, s.Epoch)
 		}
 		spoke := func(s lab.Seen) bool { return s.Speaks(floating[0].Addr()) }
 		for _, s := range lab.Speakers(w.Seen(), spoke) {
@@ -225,6 +229,26 @@ func TestAddedByOthers(t *testing.T) {
 	}
 	backup.waitFrom(mark, "word of it", says(KindAddress))
 	silent("given away, and another address added since")
+
+	run(t, backup.host, "ip", "address", "del", floating[0].String(), "dev", "eth0")
+	downAndUp := func() {
+		t.Helper()
+		mark = backup.mark()
+		run(t, backup.host, "ip", "link", "set", "eth0", "down")
+		backup.waitFrom(mark, "role fault", becomes(Fault))
+		mark = backup.mark()
+		run(t, backup.host, "ip", "link", "set", "eth0", "up")
+		backup.waitFrom(mark, "role backup", becomes(Backup))
+	}
+	downAndUp()
+	mark = backup.mark()
+	if _, err := backup.host.AddAddress("eth0", floating[0]); err != nil {
+		t.Fatal(err)
+	}
+	backup.waitFrom(mark, "word of it", says(KindAddress))
+	silent("given away, and the link was down since")
+	downAndUp()
+	silent("given away, and the link was down while it was there")
 }
 
 // A backup that is told of other settings keeps listening, an owner keeps the
