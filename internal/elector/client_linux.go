@@ -21,10 +21,10 @@ const (
 	frozenAfter    = time.Second            // without a status, the elector is a problem
 	killAfter      = 30 * time.Second       // and after this long it is replaced: its lease has ended long ago
 	configureBound = 10 * time.Second
-	firstBackoff   = 100 * time.Millisecond // between tries to start an elector
-	lastBackoff    = 5 * time.Second
-	settledAfter   = 10 * time.Second // an elector that lived this long did not fail at its start
-	goodbye        = time.Second      // for what is still to be sent at the end
+	firstBackoff   = 50 * time.Millisecond // between tries to start an elector
+	lastBackoff    = time.Second           // nobody owns for as long as that, where the other node has none either
+	settledAfter   = 10 * time.Second      // an elector that lived this long did not fail at its start
+	goodbye        = time.Second           // for what is still to be sent at the end
 )
 
 // Info says how the elector's process stands.
@@ -105,7 +105,7 @@ func (c *Client) Close() error {
 // Run speaks with the elector until ctx ends, or Stop has ended the elector. One
 // that is lost is replaced at once.
 func (c *Client) Run(ctx context.Context) error {
-	backoff := time.Duration(0)
+	var pause backoff
 	for {
 		c.mu.Lock()
 		l := c.link
@@ -117,20 +117,34 @@ func (c *Client) Run(ctx context.Context) error {
 				return nil
 			}
 			c.lose(err)
-			if backoff = min(2*backoff, lastBackoff); time.Since(began) >= settledAfter {
-				backoff = 0
-			}
+			pause.lived(time.Since(began))
 		}
-		if !wait(ctx, backoff) {
+		if !wait(ctx, pause.next()) {
 			return nil
 		}
-		backoff = min(max(2*backoff, firstBackoff), lastBackoff)
 		if err := c.attach(ctx, new(Settings)); err != nil {
 			if c.over(ctx) {
 				return nil
 			}
 			c.lose(err)
 		}
+	}
+}
+
+// backoff is how long the next try to start an elector waits: not at all the
+// first time, then ever longer, until one has lived for long enough.
+type backoff time.Duration
+
+func (b *backoff) next() time.Duration {
+	d := time.Duration(*b)
+	*b = backoff(min(max(2*d, firstBackoff), lastBackoff))
+	return d
+}
+
+// lived takes how long an elector was there.
+func (b *backoff) lived(d time.Duration) {
+	if d >= settledAfter {
+		*b = 0
 	}
 }
 
