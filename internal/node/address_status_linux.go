@@ -163,6 +163,9 @@ func (a *addresses) owner(st vip.Status) string {
 func (a *addresses) status() *admin.Elector {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if a.client == nil && a.lacking != nil {
+		return &admin.Elector{State: "down", Since: a.since, Reason: a.lacking.Error()}
+	}
 	if a.client == nil {
 		return nil
 	}
@@ -177,7 +180,13 @@ func (a *addresses) status() *admin.Elector {
 func (a *addresses) problems() (list []admin.Problem) {
 	client := a.elector()
 	if client == nil {
-		return nil
+		if e := a.status(); e != nil {
+			list = append(list, admin.Problem{
+				Code: admin.ProblemElectorDown, Since: e.Since,
+				Text: "the elector could not be started, and this node owns no address: " + e.Reason + "; it is tried again",
+			})
+		}
+		return list
 	}
 	down := a.status().State == "down"
 	for _, p := range client.Problems() {

@@ -24,6 +24,8 @@ const (
 	engineBound    = 10 * time.Second // within which they must
 	noteLasts      = time.Minute      // of what happened once and is a problem for a while
 	stopBound      = 10 * time.Second // of withdrawing what is left at the end
+	firstTry       = time.Second      // until an elector that could not be had is tried again
+	lastTry        = 10 * time.Second // likewise, at most
 )
 
 // addresses is the daemon's part in the groups of addresses: the elector's client,
@@ -32,10 +34,18 @@ type addresses struct {
 	node *node
 	log  *slog.Logger
 
+	// attaching is held by who gets the first elector, or tells it of a file; it
+	// comes before mu.
+	attaching sync.Mutex
+
 	// mu guards what follows, for moments.
 	mu      sync.Mutex
-	client  *elector.Client // nil: there were no groups since the start
-	ctx     context.Context // of what runs for the groups; nil before run
+	wanted  *elector.Settings  // of an elector that could not be had; nil: none is wanted
+	lacking error              // why it could not
+	since   time.Time          // of that
+	giveUp  context.CancelFunc // of who tries again; nil: nobody does
+	client  *elector.Client    // nil: there were no groups since the start
+	ctx     context.Context    // of what runs for the groups; nil before run
 	end     context.CancelFunc
 	due     []func(context.Context) // what run is to start
 	served  func() error            // ends the client, and waits for it; nil: it does not run
@@ -308,7 +318,7 @@ func (a *addresses) run(ctx context.Context) {
 	for _, task := range due {
 		a.start(task)
 	}
-	if a.client != nil {
+	if a.client != nil && a.served == nil {
 		a.serve(a.client)
 	}
 	a.mu.Unlock()
@@ -389,17 +399,21 @@ func (a *addresses) electorChanged(there bool, why string) {
 func (a *addresses) apply(ctx context.Context, was, now *config.Config, s elector.Settings) (changes []string) {
 	a.take(now)
 	changes = groupChanges(was.Addresses, now.Addresses)
+	a.attaching.Lock()
+	defer a.attaching.Unlock()
 	client := a.elector()
 	var err error
 	switch {
 	case client != nil:
 		err = client.Configure(ctx, s)
 	case len(now.Addresses) > 0:
-		if err = a.attach(ctx, now.Directories.Runtime, s); err == nil {
-			a.mu.Lock()
-			a.serve(a.client)
-			a.mu.Unlock()
+		if err = a.first(ctx, now.Directories.Runtime, s); err != nil {
+			a.tryAgain(now.Directories.Runtime)
 		}
+	default:
+		a.mu.Lock()
+		a.wanted, a.lacking = nil, nil
+		a.mu.Unlock()
 	}
 	if err != nil {
 		a.log.Error("the elector did not take the groups of addresses", "err", err)
@@ -414,6 +428,78 @@ func (a *addresses) apply(ctx context.Context, was, now *config.Config, s electo
 		a.log.Info("changed", "change", c)
 	}
 	return changes
+}
+
+// first gets the first elector of a node that runs, or notes that it lacks one.
+// The caller holds attaching.
+func (a *addresses) first(ctx context.Context, runtime string, s elector.Settings) error {
+	err := a.attach(ctx, runtime, s)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if err != nil {
+		if a.lacking == nil {
+			a.since = time.Now()
+		}
+		a.wanted, a.lacking = &s, err
+		return err
+	}
+	a.wanted, a.lacking = nil, nil
+	a.serve(a.client)
+	for _, g := range a.groups {
+		a.judge(g)
+	}
+	return nil
+}
+
+// tryAgain has somebody get the elector that could not be had, until it is there
+// or no file wants one.
+func (a *addresses) tryAgain(runtime string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.giveUp != nil {
+		return
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	a.giveUp = cancel
+	a.start(func(groups context.Context) {
+		defer cancel()
+		defer context.AfterFunc(groups, cancel)()
+		for pause := firstTry; ; pause = min(2*pause, lastTry) {
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(pause):
+			}
+			if a.tryOnce(ctx, runtime) {
+				return
+			}
+		}
+	})
+}
+
+// tryOnce reports whether nobody has to try again.
+func (a *addresses) tryOnce(ctx context.Context, runtime string) bool {
+	a.attaching.Lock()
+	defer a.attaching.Unlock()
+	a.mu.Lock()
+	s := a.wanted
+	if s == nil {
+		a.giveUp = nil
+	}
+	a.mu.Unlock()
+	if s == nil || ctx.Err() != nil {
+		return true
+	}
+	if err := a.first(ctx, runtime, *s); err != nil {
+		a.log.Error("the elector could still not be started; it is tried again", "err", err)
+		return false
+	}
+	a.mu.Lock()
+	a.giveUp = nil
+	a.mu.Unlock()
+	a.log.Info("the elector is there, and the groups of addresses are in force")
+	a.node.journal.Add(admin.Event{Event: admin.EventAddress, Change: &admin.Change{State: "elector up", Reason: "the process that owns the addresses: it could be started at last"}})
+	return true
 }
 
 // Addresses implements api.Node.
@@ -545,7 +631,14 @@ func (a *addresses) leave(ctx context.Context, why string) {
 // stop withdraws what is left and ends the elector; the node has no connection
 // any more. It returns when everything of the addresses has ended.
 func (a *addresses) stop(why string) {
+	a.mu.Lock()
+	if a.giveUp != nil {
+		a.giveUp()
+	}
+	a.mu.Unlock()
+	a.attaching.Lock() // an elector that is just being started is stopped as well
 	client := a.elector()
+	a.attaching.Unlock()
 	if client != nil {
 		ctx, cancel := context.WithTimeout(context.Background(), stopBound)
 		if err := client.Stop(ctx, why); err != nil {

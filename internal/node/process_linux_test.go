@@ -20,6 +20,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/holdfast-net/holdfast/admin"
+	"github.com/holdfast-net/holdfast/internal/elector"
 )
 
 // within bounds every wait.
@@ -33,6 +34,13 @@ var program struct {
 }
 
 func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == "elector" { // of a node in a test
+		if err := elector.Main(os.Args[:2], os.Args[2:], "test", os.Stderr); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
 	if stage := os.Getenv(stageVariable); stage != "" {
 		enter(stage) // does not return
 	}
@@ -91,6 +99,7 @@ type site struct {
 	listen            string // a free address
 	backend           string
 	do                func(func() error) error // where the node is started; nil: here
+	elector           []string                 // of a node in this process; nil: its own program
 }
 
 func newSite(t *testing.T, host string) *site {

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -31,7 +32,7 @@ func (s *site) run(t *testing.T, events string) *running {
 	ctx, stop := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() {
-		ended <- node.Run(ctx, node.Options{File: s.file, EventsFile: events, Err: r.log, Version: "test", Loops: 1})
+		ended <- node.Run(ctx, node.Options{File: s.file, EventsFile: events, Err: r.log, Version: "test", Loops: 1, Elector: s.elector})
 	}()
 	t.Cleanup(func() {
 		stop()
@@ -306,4 +307,40 @@ func TestReloadsAtOnce(t *testing.T) {
 	if st, err := r.Client.Status(t.Context()); err != nil || st.Config.Reloads != 40 || st.Config.Refused != 0 {
 		t.Errorf("%+v, %v", st.Config, err)
 	}
+}
+
+// TestElectorComesLater has a reload bring the first group when the elector cannot
+// be started: that is a problem, and it is tried again until it can.
+func TestElectorComesLater(t *testing.T) {
+	s := newSite(t, "127.0.0.1")
+	program := filepath.Join(s.dir, "program")
+	s.elector = []string{program, "elector"}
+	s.write(t, "", "")
+	r := s.run(t, "")
+	s.write(t, "", "addresses: [{name: front, interface: nowhere0, addresses: [192.0.2.100/24]}]\n")
+	r.reload(t, "addresses front added", "addresses: not in force")
+	st, err := r.Client.Status(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if st.Elector == nil || st.Elector.State != "down" || !slices.ContainsFunc(st.Problems, func(p admin.Problem) bool {
+		return p.Code == admin.ProblemElectorDown && strings.Contains(p.Text, program)
+	}) {
+		t.Errorf("without an elector status says %+v, %+v", st.Elector, st.Problems)
+	}
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(self, program); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "the elector is there", func() bool {
+		st, err = r.Client.Status(t.Context())
+		return err == nil && st.Elector != nil && st.Elector.State == "up" && len(st.Addresses) == 1
+	})
+	if slices.ContainsFunc(st.Problems, func(p admin.Problem) bool { return p.Code == admin.ProblemElectorDown }) {
+		t.Errorf("with an elector the problems are %+v", st.Problems)
+	}
+	r.reload(t)
 }
