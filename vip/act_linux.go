@@ -302,9 +302,9 @@ func (g *group) roleChanged(a election.Action) {
 	if g.role == from {
 		return
 	}
-	text := fmt.Sprintf("%v, was %v: %s", g.role, from, g.cause)
-	if g.why != "" && (g.role == Fault || g.cause == CauseUnwell) {
-		text += ": " + g.why
+	text := "" // the rest says all of it
+	if g.role == Fault || g.cause == CauseUnwell {
+		text = g.why
 	}
 	g.loop.o.teller.tell(Change{
 		Group: g.spec.Name, Kind: KindRole, At: g.since, Role: g.role, From: from, Epoch: a.Epoch, Cause: g.cause, Text: text,

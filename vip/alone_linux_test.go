@@ -141,11 +141,17 @@ func TestWell(t *testing.T) {
 	n := startNode(t, l.Host("node1"), Options{Groups: []Group{g}})
 	until(t, "a verdict", func() bool { return n.status().Why != "" && n.status().Role == Fault })
 	n.owner.Alive()
-	n.wait("role active", becomes(Active))
+	// A change of role says in words what its other fields do not.
+	if c := n.wait("role active", becomes(Active)); c.Text != "" {
+		t.Errorf("the takeover says %q", c.Text)
+	}
+	told := n.mark()
 	if err := n.owner.SetWell("front", false, "the command says no"); err != nil {
 		t.Fatal(err)
 	}
-	n.wait("role fault", becomes(Fault))
+	if c := n.waitFrom(told, "role fault", becomes(Fault)); c.Text != "the command says no" {
+		t.Errorf("the fault says %q", c.Text)
+	}
 	if s := n.status(); s.Why != "the command says no" || s.Well {
 		t.Errorf("status %+v", s)
 	}

@@ -157,7 +157,7 @@ func (n *node) waitFrom(from int, what string, match func(Change) bool) Change {
 
 func texts(changes []Change) (out []string) {
 	for _, c := range changes {
-		out = append(out, fmt.Sprintf("%s %s %s", c.Group, c.Kind, c.Text))
+		out = append(out, fmt.Sprintf("%s %s %v (%s) %s", c.Group, c.Kind, c.Role, c.Cause, c.Text))
 	}
 	return out
 }

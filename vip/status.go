@@ -93,7 +93,9 @@ type Change struct {
 	Cause      Cause
 	// Over says that what an earlier Change of the kind told is over.
 	Over bool
-	// Text says what happened, on which object and what to do, for people.
+	// Text says what happened, on which object and what to do, for people. Of
+	// KindRole it says why the group is not well, and is empty where Role, From
+	// and Cause say all.
 	Text string
 }
 

@@ -48,7 +48,7 @@ func (t *teller) run(stop <-chan struct{}) {
 			case KindConflict, KindForged, KindStep, KindLate, KindRefused, KindAdverts:
 				level = slog.LevelWarn
 			}
-			t.log.Log(context.Background(), level, "group: "+string(c.Kind), "group", c.Group, "role", c.Role, "epoch", c.Epoch, "cause", c.Cause, "what", c.Text)
+			t.log.Log(context.Background(), level, "group: "+string(c.Kind), "group", c.Group, "role", c.Role, "before", c.From, "epoch", c.Epoch, "cause", c.Cause, "what", c.Text)
 			if t.onChange != nil {
 				t.onChange(c)
 			}
