@@ -47,7 +47,7 @@ func busyFor(e *scene.Env) time.Duration {
 }
 
 func playGaps(ctx context.Context, e *scene.Env) (_ *scene.Verdict, err error) {
-	const interval = 10 * time.Millisecond
+	interval := shortest(e)
 	a, err := newArena(ctx, e, arenaPlan{backends: 2, quiet: true})
 	if err != nil {
 		return nil, err

@@ -54,11 +54,25 @@ func (t *takeover) play(ctx context.Context, fault func() (time.Time, error)) er
 	if err := scene.Pause(ctx, time.Duration(t.Rand().Int64N(int64(50*time.Millisecond)))); err != nil {
 		return err
 	}
+	if owner := t.owner(); owner != t.nodes[0].Name() {
+		return fmt.Errorf("%s owns the address before anything was done: the machine has made its owner look dead", owner)
+	}
 	var err error
 	if t.at, err = fault(); err != nil {
 		return err
 	}
 	return t.await(ctx)
+}
+
+// owner is whose advert was the last one on the wire.
+func (a *arena) owner() string {
+	seen := a.watch.Seen()
+	for i := len(seen) - 1; i >= 0; i-- {
+		if seen[i].Sort == lab.Advertised && seen[i].Priority > 0 {
+			return seen[i].Host
+		}
+	}
+	return "nobody"
 }
 
 // await waits for the takeover after the fault.
