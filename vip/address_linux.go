@@ -184,13 +184,10 @@ func (g *group) addressChanged(addr netip.Addr, there bool, as rtnl.Address) {
 	a := &g.addressing
 	was := a.present[addr]
 	a.present[addr] = there
-	byHand := a.byHand[addr]
-	a.byHand[addr] = there && as.Valid == 0
+	g.foundByHand(addr, there && as.Valid == 0, true)
 	switch {
 	case there && as.Duplicate:
 		g.tell(KindConflict, fmt.Sprintf("%v on %s: another host has it (duplicate address detection)", addr, g.spec.Interface))
-	case there && !byHand && a.byHand[addr] && !a.want:
-		g.tell(KindAddress, fmt.Sprintf("somebody has added %v to %s, which this node does not own; %s: remove it", addr, g.spec.Interface, g.kept()))
 	case !there && a.removing[addr] > 0:
 		a.removing[addr]--
 	case !there && was && a.want && g.active() && g.loop.now < g.leaseUntil:
@@ -220,8 +217,20 @@ func (g *group) surveyed() {
 		i := slices.IndexFunc(g.port.addresses, func(x rtnl.Address) bool { return x.Prefix.Addr() == addr })
 		there := g.port.there && i >= 0
 		a.present[addr] = there
-		a.byHand[addr] = there && g.port.addresses[i].Valid == 0
+		g.foundByHand(addr, there && g.port.addresses[i].Valid == 0, !g.port.fresh)
 	}
+}
+
+// foundByHand notes whether somebody else has set one of the group's addresses,
+// and tells it once where this node does not own it: whether the kernel's word
+// of it comes first, or a look at the link. What the first look finds is told by
+// removeLeftovers.
+func (g *group) foundByHand(addr netip.Addr, now, tell bool) {
+	a := &g.addressing
+	if tell && now && !a.byHand[addr] && !a.want {
+		g.tell(KindAddress, fmt.Sprintf("somebody has added %v to %s, which this node does not own; %s: remove it", addr, g.spec.Interface, g.kept()))
+	}
+	a.byHand[addr] = now
 }
 
 // The gate, on every link that the group has to do with.

@@ -15,7 +15,7 @@ import (
 )
 
 // patience is how long a test waits for what must come.
-const patience = 10 * time.Second
+const patience = 30 * time.Second
 
 func startLab(t *testing.T, top lab.Topology) *lab.Lab {
 	t.Helper()
