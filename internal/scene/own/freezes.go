@@ -179,7 +179,7 @@ func (f *freeze) explain(err error) error {
 			ctx, cancel := context.WithTimeout(context.Background(), scene.GiveUp)
 			g, failed := n.group(ctx)
 			cancel()
-			err = fmt.Errorf("%w; it says now: %+v, %v", err, g, failed)
+			err = errors.Join(fmt.Errorf("%w; it says now: %+v", err, g), failed)
 		}
 	}
 	return err
