@@ -162,8 +162,8 @@ func (a *addresses) attach(ctx context.Context, runtime string, s elector.Settin
 	for _, g := range a.groups {
 		g.fresh = !had[g.file.Name]
 		// What a running elector was told by the daemon before holds until this one
-		// knows better.
-		if !g.known && !had[g.file.Name] {
+		// knows better; where no command is to say so, it does.
+		if g.known || !had[g.file.Name] {
 			a.judge(g)
 		}
 	}
@@ -288,9 +288,6 @@ func (a *addresses) judge(g *floatingGroup) {
 	}
 	if a.client == nil || g.told != nil && *g.told == why {
 		return
-	}
-	if g.told == nil && why == "" && g.tracker == nil {
-		return // so it is until it is told otherwise
 	}
 	g.told = &why
 	a.client.SetWell(g.file.Name, why == "", why)
