@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -76,13 +77,13 @@ func (h *Host) gate(what string, rate float64) (time.Time, error) {
 // stopped; the host's kernel goes on: it answers ARP, acknowledges and resets.
 func (h *Host) Freeze() (time.Time, error) {
 	at := time.Now()
-	return h.fault(at, "freeze", h.signalAll(syscall.SIGSTOP, func(state byte) bool { return state == 'T' }))
+	return h.fault(at, "freeze", h.freeze())
 }
 
 // Continue lets every process of a frozen host go on.
 func (h *Host) Continue() (time.Time, error) {
 	at := time.Now()
-	return h.fault(at, "continue", h.signalAll(syscall.SIGCONT, func(state byte) bool { return state != 'T' }))
+	return h.fault(at, "continue", h.resume())
 }
 
 // AddAddress adds an address to one of the host's interfaces, by hand.
@@ -162,33 +163,62 @@ func (k *Link) fault(at time.Time, what string, err error) (time.Time, error) {
 // signalPatience bounds how long the kernel may take to stop or end a process.
 const signalPatience = 5 * time.Second
 
-// signalAll sends a signal to every process of the host until each is in a
-// state that satisfies reached, or gone.
-func (h *Host) signalAll(sig syscall.Signal, reached func(state byte) bool) error {
+// freeze stops every process of the host. mu is held meanwhile: a child of this
+// process that was stopped before it became its program would hold h.Start, and
+// with it every start of this process.
+func (h *Host) freeze() error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.signalAll(syscall.SIGSTOP, func(pid int, told bool) bool { return told && stopped(pid) })
+}
+
+// resume lets every process of the host go on that is there when it begins. Who
+// comes later was started by one that goes on, and there may always be such.
+func (h *Host) resume() error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	there, err := h.pids()
+	if err != nil {
+		return err
+	}
+	return h.signalAll(syscall.SIGCONT, func(pid int, told bool) bool {
+		state, ok := processState(pid)
+		return !ok || state != 'T' && (told || !slices.Contains(there, pid))
+	})
+}
+
+// signalAll sends a signal to every process of the host until each has obeyed,
+// or is gone. obeyed is told whether a process has been sent the signal. The
+// caller holds mu.
+func (h *Host) signalAll(sig syscall.Signal, obeyed func(pid int, told bool) bool) error {
 	deadline := time.Now().Add(signalPatience)
-	sent := map[int]bool{}
+	told := map[int]bool{}
 	for {
 		pids, err := h.pids()
 		if err != nil {
 			return err
 		}
-		missing := 0
+		var missing []int
 		for _, pid := range pids {
-			if state, ok := processState(pid); !ok || sent[pid] && reached(state) {
+			if obeyed(pid, told[pid]) {
 				continue
 			}
-			missing++
-			sent[pid] = true
+			missing = append(missing, pid)
+			told[pid] = true
 			if err := sys.Signal(pid, sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
 				return fmt.Errorf("%v to process %d: %w", sig, pid, err)
 			}
 		}
-		if missing == 0 {
-			h.reap(sent)
+		if len(missing) == 0 {
+			h.reap(told)
 			return nil
 		}
 		if time.Now().After(deadline) {
-			return fmt.Errorf("%v: %d processes have not obeyed after %v", sig, missing, signalPatience)
+			var which []string
+			for _, pid := range missing[:min(len(missing), 5)] {
+				which = append(which, describe(pid))
+			}
+			return fmt.Errorf("%v: %d processes have not obeyed after %v: %s", sig, len(missing), signalPatience, strings.Join(which, "; "))
 		}
 		time.Sleep(time.Millisecond)
 	}
@@ -203,8 +233,8 @@ func (h *Host) killAll() error {
 		running = append(running, p)
 		_ = sys.SignalGroup(p.PID(), syscall.SIGKILL) // the group at once; stragglers below
 	}
+	err := h.signalAll(syscall.SIGKILL, func(int, bool) bool { return false })
 	h.mu.Unlock()
-	err := h.signalAll(syscall.SIGKILL, func(byte) bool { return false })
 	for _, p := range running {
 		<-p.done
 	}
@@ -212,13 +242,12 @@ func (h *Host) killAll() error {
 }
 
 // reap collects processes whose own parent died before them, if they became
-// this process's children that way; their remains would stay until its end.
+// this process's children that way; their remains would stay until its end. The
+// caller holds mu.
 func (h *Host) reap(pids map[int]bool) {
-	h.mu.Lock()
 	for p := range h.processes {
 		delete(pids, p.PID()) // collected by its Process
 	}
-	h.mu.Unlock()
 	for pid := range pids {
 		sys.ReapEnded(pid)
 	}
@@ -243,19 +272,4 @@ func (h *Host) pids() ([]int, error) {
 		}
 	}
 	return pids, nil
-}
-
-// processState gives the state letter of proc(5).
-func processState(pid int) (byte, bool) {
-	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return 0, false
-	}
-	// The program's name stands in parentheses and may hold any character.
-	s := string(stat)
-	i := strings.LastIndex(s, ") ")
-	if i < 0 || i+2 >= len(s) {
-		return 0, false
-	}
-	return s[i+2], true
 }

@@ -5,6 +5,8 @@ package lab
 import (
 	"context"
 	"errors"
+	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"runtime"
@@ -110,8 +112,8 @@ func TestFreeze(t *testing.T) {
 		if whole {
 			pids := must(h.pids())(t)
 			for _, pid := range pids {
-				if state, ok := processState(pid); ok && state != 'T' {
-					t.Errorf("process %d is in state %c", pid, state)
+				if !stopped(pid) {
+					t.Errorf("it goes on: %s", describe(pid))
 				}
 			}
 			if len(pids) < 2 {
@@ -129,6 +131,57 @@ func TestFreeze(t *testing.T) {
 			t.Errorf("continued: %v", err)
 		}
 	}
+}
+
+// Processes that start others all the time are frozen too, also those that wait
+// for a child to become its program; and who comes while they are continued does
+// not make that endless.
+func TestFreezeAmongStarts(t *testing.T) {
+	h := one(t)
+	const loops = 8
+	for range loops {
+		p := must(h.Start(Command{Argv: []string{"sh", "-c", "echo ready; while :; do /bin/true; done"}}))(t)
+		if err := p.Await(bounded(t), "ready"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// Each loop has a new child, or one that has become another program, as soon
+	// as anything goes on.
+	look := func() map[int]string {
+		all := make(map[int]string)
+		for _, pid := range must(h.pids())(t) {
+			if name, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid)); err == nil { // it may have ended
+				all[pid] = string(name)
+			}
+		}
+		return all
+	}
+	held := 0
+	for range 5 {
+		must(h.Freeze())(t)
+		before := look()
+		if len(before) < loops {
+			t.Fatalf("%d processes, want at least %d", len(before), loops)
+		}
+		for pid := range before {
+			if state, _ := processState(pid); state == 'D' {
+				held++
+			}
+		}
+		must(h.Run(bounded(t), "sh", "-c", "i=0; while [ $i -lt 50000 ]; do i=$((i+1)); done"))(t)
+		if after := look(); !maps.Equal(before, after) {
+			t.Errorf("before: %v\nafter: %v", before, after)
+		}
+		must(h.Continue())(t)
+		ctx, after := bounded(t), before
+		for ctx.Err() == nil && maps.Equal(before, after) {
+			after = look()
+		}
+		if maps.Equal(before, after) {
+			t.Errorf("nothing goes on: %v", after)
+		}
+	}
+	t.Logf("%d were held by their children", held)
 }
 
 // The congestion control of every connection is the kernel's default, also

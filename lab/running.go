@@ -48,12 +48,12 @@ func (h *Host) Processes() ([]Running, error) {
 
 // Freeze stops this process alone, and returns when it has stopped.
 func (r Running) Freeze() (time.Time, error) {
-	return r.signal(syscall.SIGSTOP, "freeze", func(state byte) bool { return state == 'T' })
+	return r.signal(syscall.SIGSTOP, "freeze", func(state byte) bool { return state != 'Z' && stopped(r.PID) })
 }
 
 // Continue lets this process go on.
 func (r Running) Continue() (time.Time, error) {
-	return r.signal(syscall.SIGCONT, "continue", func(state byte) bool { return state != 'T' })
+	return r.signal(syscall.SIGCONT, "continue", func(state byte) bool { return state != 'T' && state != 'Z' })
 }
 
 // Kill ends this process alone with SIGKILL, and returns when it has ended.
@@ -73,10 +73,10 @@ func (r Running) signal(sig syscall.Signal, what string, reached func(state byte
 			break
 		}
 		switch {
-		case !ok:
+		case !ok, state == 'Z':
 			err = os.ErrProcessDone
 		case time.Since(at) > signalPatience:
-			err = fmt.Errorf("it has not obeyed after %v", signalPatience)
+			err = fmt.Errorf("it has not obeyed after %v: %s", signalPatience, describe(r.PID))
 		}
 		time.Sleep(100 * time.Microsecond)
 	}

@@ -64,6 +64,18 @@ func Signal(pid int, sig syscall.Signal) error {
 // os.ErrProcessDone if there is no group of this number.
 func SignalGroup(group int, sig syscall.Signal) error { return Signal(-group, sig) }
 
+// SameMemory reports whether two processes share their memory, as a process and
+// the child do that it has made by vfork, until the child runs its own program. It
+// needs the right to trace both, and a kernel with CONFIG_KCMP.
+func SameMemory(a, b int) (bool, error) {
+	const vm = 1 // KCMP_VM
+	differ, _, errno := unix.Syscall6(unix.SYS_KCMP, uintptr(a), uintptr(b), vm, 0, 0, 0)
+	if errno != 0 {
+		return false, fmt.Errorf("kcmp of processes %d and %d: %w", a, b, errno)
+	}
+	return differ == 0, nil
+}
+
 // ReapEnded collects what is left of a process that has ended, if it is this
 // process's child; any other it leaves alone.
 func ReapEnded(pid int) {
