@@ -3,6 +3,7 @@ package vip
 import (
 	"bytes"
 	"fmt"
+	"slices"
 	"testing"
 )
 
@@ -36,6 +37,43 @@ func TestFrame(t *testing.T) {
 	}
 }
 
+// What does not fit into one frame goes into the next: nothing is lost, and no
+// frame is larger than whoever carries it takes.
+func TestFrameThatIsFull(t *testing.T) {
+	type beat struct {
+		sender, number uint64
+		group          string
+		length         int
+	}
+	var want, got []beat
+	frames := 0
+	f := frame{send: func(b []byte) {
+		frames++
+		if len(b) > MaxBeat {
+			t.Errorf("a frame has %d bytes, at most %d", len(b), MaxBeat)
+		}
+		if err := readFrame(b, func(sender uint64, group []byte, number uint64, text []byte) {
+			got = append(got, beat{sender, number, string(group), len(text)})
+		}); err != nil {
+			t.Error(err)
+		}
+	}}
+	f.begin(7)
+	for n := range uint64(255) {
+		group, text := fmt.Sprintf("group%d", n), make([]byte, 68+17*(n%33))
+		f.add(group, n, text)
+		want = append(want, beat{7, n, group, len(text)})
+	}
+	f.flush()
+	if !f.empty() {
+		t.Error("what was sent is in it still")
+	}
+	f.flush()
+	if frames < 2 || frames > 10 || !slices.Equal(got, want) {
+		t.Errorf("%d frames with %d beats, want %d beats in fewer than ten", frames, len(got), len(want))
+	}
+}
+
 // Whatever comes, reading it does not panic, and what is read can be written
 // the same way.
 func FuzzFrame(f *testing.F) {
@@ -44,6 +82,9 @@ func FuzzFrame(f *testing.F) {
 	fr.add("front", 1, []byte("abc"))
 	f.Add(fr.b)
 	f.Fuzz(func(t *testing.T, b []byte) {
+		if len(b) > MaxBeat {
+			return // Deliver refuses it
+		}
 		var again frame
 		again.begin(0)
 		if len(b) >= 9 {

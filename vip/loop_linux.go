@@ -75,6 +75,9 @@ func (o *Owner) run(ctx context.Context, groups []Group) (err error) {
 		o: o, now: sys.BootTime(), hands: newHands(o.waker), steps: o.opts.Steps,
 		batch: sys.NewBatch(64, vrrp.MaxSize+60), nextKey: firstPort, out: make([]byte, 0, vrrp.MaxSize+announce.MaxFrame),
 	}
+	if l.frame.send = o.opts.OnBeat; l.frame.send == nil {
+		l.frame.send = func([]byte) {}
+	}
 	if l.resume, err = readHanded(o.opts.Resume); err != nil {
 		return err
 	}
@@ -234,9 +237,7 @@ func (l *loop) turn(events []sys.Event) error {
 		g.expire()
 	}
 	l.sweep()
-	if !l.frame.empty() && l.o.opts.OnBeat != nil {
-		l.o.opts.OnBeat(l.frame.b)
-	}
+	l.frame.flush()
 	return nil
 }
 

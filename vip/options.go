@@ -18,9 +18,10 @@ type Options struct {
 	// dropped, and counted in [Owner.Lost].
 	OnChange func(Change)
 
-	// OnBeat is given what the other Owner's Deliver is to get. It runs on the
-	// loop: it must not block, must not keep beat, and must not call into the
-	// Owner.
+	// OnBeat is given what the other Owner's Deliver is to get, at most MaxBeat
+	// bytes; one after the other where the groups have more to say. It runs on
+	// the loop: it must not block, must not keep beat, and must not call into
+	// the Owner.
 	OnBeat func(beat []byte)
 
 	// Steps are done by others in a takeover or a release.

@@ -261,14 +261,11 @@ func (o *Owner) Alive() {
 	}
 }
 
-// maxBeat bounds what Deliver takes.
-const maxBeat = 1 << 16
-
 // Deliver takes what the other Owner's OnBeat was given. An error says that it
 // cannot be read.
 func (o *Owner) Deliver(beat []byte) error {
-	if len(beat) > maxBeat {
-		return fmt.Errorf("vip: beat of %d bytes; the largest has %d", len(beat), maxBeat)
+	if len(beat) > MaxBeat {
+		return fmt.Errorf("vip: beat of %d bytes; the largest has %d", len(beat), MaxBeat)
 	}
 	if err := readFrame(beat, func(uint64, []byte, uint64, []byte) {}); err != nil {
 		return err

@@ -57,8 +57,8 @@ type beat struct {
 	at   time.Time
 }
 
-// maxBeats is how many beats may wait: one for each of as many groups of
-// addresses.
+// maxBeats is how many beats may wait: some turns of the elector, of which each
+// makes one or a few for all groups of addresses.
 const maxBeats = 64
 
 // candidate is a connection for whoever serves the link; seen is closed once it
@@ -220,8 +220,9 @@ func (l *Link) Address() netip.AddrPort {
 	return l.listener.Addr().(*net.TCPAddr).AddrPort()
 }
 
-// Run keeps the link until ctx ends or it is closed, and cannot be called again. Only what cannot be
-// listened on is an error; a peer that is not there is a state.
+// Run keeps the link until ctx ends or it is closed, and cannot be called again.
+// Only what cannot be listened on is an error; a peer that is not there is a
+// state.
 func (l *Link) Run(ctx context.Context) error {
 	if err := l.Listen(); err != nil {
 		return err
