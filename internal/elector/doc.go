@@ -11,10 +11,11 @@
 //
 // # The socket
 //
-// Frames of a length and a JSON object, see [frame]. The first frame of each side
-// says who speaks (hello, welcome) and is read leniently, as it may come from
-// another version; every other frame is read strictly, and a peer that sends
-// anything else is cut off. Each side queues what it has to say within bounds
+// A frame is the length of its JSON in four bytes, the most significant first, and
+// that many bytes of JSON, 2 to 1 MiB: an object with exactly one part (message.go).
+// The first frame of each side says who speaks (hello, welcome) and is read
+// leniently, as it may come from another version; every other frame is read
+// strictly, and a peer that sends anything else is cut off. Each side queues what it has to say within bounds
 // and never waits for the other: the newest beat and the newest status win, and
 // what could not be said is counted.
 package elector

@@ -13,11 +13,8 @@ import (
 // of many groups with many addresses.
 const maxFrame = 1 << 20
 
-// A frame on the socket is the length of its JSON in four bytes, the most
-// significant first, and that many bytes of JSON, 2 to maxFrame.
-//
-// errFrame is what errors of [readFrame] and [message.decode] match that say that
-// the peer does not speak this protocol.
+// errFrame is what errors of [readFrame], [decode] and [decodeFirst] match that
+// say that the peer does not speak this protocol.
 var errFrame = errors.New("not a frame of this protocol")
 
 // appendFrame appends a frame of m, or says why there can be none.

@@ -83,13 +83,13 @@ func parseArguments(args []string) (a arguments, err error) {
 	return a, nil
 }
 
-// handover is what one program of an elector leaves to the next.
+// handover is what one program of an elector leaves to the next, which passes
+// over what it does not know.
 type handover struct {
-	Settings Settings        `json:"settings"`
-	Owner    []byte          `json:"owner"`
-	Started  time.Time       `json:"started"`
-	Pending  []*message      `json:"pending,omitempty"`
-	Extra    json.RawMessage `json:"extra,omitempty"` // for later versions
+	Settings Settings   `json:"settings"`
+	Owner    []byte     `json:"owner"` // what vip.Owner.Hand has returned
+	Started  time.Time  `json:"started"`
+	Pending  []*message `json:"pending,omitempty"` // changes that no daemon has been told
 }
 
 // Main runs an elector until it is told to stop, or has nothing left to do. args

@@ -58,7 +58,9 @@ type server struct {
 	role     chan struct{} // has an element when a role has changed
 	tasks    sync.WaitGroup
 
-	configuring sync.Mutex // one at a time, in their order
+	arrived     atomic.Int64 // settings that have come
+	configuring sync.Mutex   // one at a time
+	taken       int64        // the last of them that is in force; guarded by configuring
 
 	mu       sync.Mutex
 	settings Settings
@@ -367,7 +369,8 @@ func (s *server) obey(ses *session, in *receiver, m *message) error {
 	case m.Synced != nil:
 		s.synced(m.Synced.OK)
 	case m.Configure != nil:
-		s.tasks.Go(func() { s.configure(ses, m.Configure) })
+		turn := s.arrived.Add(1)
+		s.tasks.Go(func() { s.configure(ses, m.Configure, turn) })
 	case m.Release != nil:
 		s.tasks.Go(func() { s.release(ses, m.Release) })
 	case m.Stop != nil:
@@ -408,11 +411,18 @@ func (ses *session) answer(id uint64, err error) {
 	}
 }
 
-// configure puts settings into force. The newest of a daemon wins, as they are
-// taken in their order.
-func (s *server) configure(ses *session, c *configure) {
+// errOvertaken is of settings after which others came that are in force.
+var errOvertaken = errors.New("newer settings were put into force meanwhile")
+
+// configure puts settings into force. turn is their place in the order in which
+// they came: of two that wait for each other the later one wins.
+func (s *server) configure(ses *session, c *configure, turn int64) {
 	s.configuring.Lock()
 	defer s.configuring.Unlock()
+	if turn < s.taken {
+		ses.answer(c.ID, errOvertaken)
+		return
+	}
 	err := c.Settings.Check()
 	if err == nil {
 		s.mu.Lock()
@@ -424,6 +434,9 @@ func (s *server) configure(ses *session, c *configure) {
 			s.settings = was
 			s.mu.Unlock()
 		}
+	}
+	if err == nil {
+		s.taken = turn
 	}
 	ses.answer(c.ID, err)
 }
