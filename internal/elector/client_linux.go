@@ -197,7 +197,7 @@ func (c *Client) speak(ctx context.Context, l *link) error {
 	defer cancel()
 	var tasks sync.WaitGroup
 	var writeErr error
-	tasks.Go(func() { writeErr = l.write() })
+	tasks.Go(func() { writeErr = l.out.drain(l.conn, l.over, nil) })
 	tasks.Go(func() { c.live(ctx, l) })
 	stop := context.AfterFunc(ctx, func() { _ = l.conn.CloseRead() })
 	defer stop()
@@ -217,32 +217,6 @@ func (c *Client) speak(ctx context.Context, l *link) error {
 	tasks.Wait()
 	_ = l.conn.Close()
 	return errors.Join(err, writeErr)
-}
-
-// write sends what is in the outbox until the link is over.
-func (l *link) write() error {
-	var b []byte
-	for {
-		m := l.out.take()
-		if m == nil {
-			select {
-			case <-l.out.ready:
-				continue
-			case <-l.over:
-				if m = l.out.take(); m == nil {
-					return nil
-				}
-			}
-		}
-		var err error
-		if b, err = appendFrame(b[:0], m); err == nil {
-			_, err = l.conn.Write(b)
-		}
-		if err != nil {
-			_ = l.conn.CloseRead()
-			return err
-		}
-	}
 }
 
 // live gives life signs, and looks for those of the elector.

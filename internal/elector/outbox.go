@@ -1,6 +1,9 @@
 package elector
 
-import "sync"
+import (
+	"net"
+	"sync"
+)
 
 // Bounds of an [outbox].
 const (
@@ -122,6 +125,38 @@ func (o *outbox) take() *message {
 		return m
 	}
 	return nil
+}
+
+// drain sends what is put in until over is closed, and what is left even then. A
+// message that cannot be encoded is left out where leftOut is there to be told,
+// and otherwise ends it, as a failure to write does: who reads conn notices then.
+func (o *outbox) drain(conn *net.UnixConn, over <-chan struct{}, leftOut func(error)) error {
+	var b []byte
+	for {
+		m := o.take()
+		if m == nil {
+			select {
+			case <-o.ready:
+				continue
+			case <-over:
+				if m = o.take(); m == nil {
+					return nil
+				}
+			}
+		}
+		var err error
+		if b, err = appendFrame(b[:0], m); err != nil && leftOut != nil {
+			leftOut(err)
+			continue
+		}
+		if err == nil {
+			_, err = conn.Write(b)
+		}
+		if err != nil {
+			_ = conn.CloseRead()
+			return err
+		}
+	}
 }
 
 // lost counts what was dropped.

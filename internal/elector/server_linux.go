@@ -188,7 +188,9 @@ func (s *server) visit(ctx context.Context, conn *net.UnixConn) {
 	writer := make(chan struct{})
 	go func() {
 		defer close(writer)
-		ses.write(s.log)
+		// A daemon that does not read holds this up, and nobody else; that it is cut
+		// off then is seen by who reads.
+		_ = ses.out.drain(conn, ses.over, func(err error) { s.log.Error("a message to the daemon is left out", "err", err) })
 	}()
 	err = s.listen(ses, in)
 	s.detach(ses)
@@ -304,35 +306,6 @@ func (s *server) leave(ses *session) {
 	for _, m := range ses.out.rest() {
 		if m.Change != nil {
 			s.pending = append(s.pending, m)
-		}
-	}
-}
-
-// write sends what is in the outbox until the session is over, and what must
-// arrive even then, for a moment. A daemon that does not read holds it up, and
-// nobody else.
-func (ses *session) write(log *slog.Logger) {
-	var b []byte
-	for {
-		m := ses.out.take()
-		if m == nil {
-			select {
-			case <-ses.out.ready:
-				continue
-			case <-ses.over:
-				if m = ses.out.take(); m == nil {
-					return
-				}
-			}
-		}
-		var err error
-		if b, err = appendFrame(b[:0], m); err != nil {
-			log.Error("a message to the daemon is left out", "err", err)
-			continue
-		}
-		if _, err := ses.conn.Write(b); err != nil {
-			_ = ses.conn.CloseRead() // the reader notices
-			return
 		}
 	}
 }
