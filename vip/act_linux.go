@@ -40,15 +40,24 @@ type decided struct {
 	call uint64
 }
 
-// lease writes the end of a lease, if there is still time: a process that was
-// stopped before this must not have one that its peer knows nothing of. What
-// the machine has decided with it is dropped then.
-func (g *group) lease(until, deadline int64, call uint64) {
-	if now := sys.BootTime(); now >= deadline {
-		g.lapsed, g.loop.now = call, now
-		g.act(g.machine.Lapsed(now))
-		return
+// late says whether there is no time left for an action: a process that was
+// stopped on the way here must not have a lease that its peer knows nothing of,
+// nor speak as an owner. What the machine has decided with it is dropped then.
+func (g *group) late(a *election.Action, call uint64) bool {
+	if a.Deadline == 0 {
+		return false
 	}
+	now := sys.BootTime()
+	if now < a.Deadline {
+		return false
+	}
+	g.lapsed, g.loop.now = call, now
+	g.act(g.machine.Lapsed(now))
+	return true
+}
+
+// lease writes the end of a lease.
+func (g *group) lease(until int64) {
 	g.leaseUntil = until
 	if m := g.gateEntry.Mode; m == gate.Own || m == gate.Handing {
 		g.renewGate(until)
@@ -56,13 +65,16 @@ func (g *group) lease(until, deadline int64, call uint64) {
 }
 
 func (g *group) do(a *election.Action, call uint64) {
+	if g.late(a, call) {
+		return
+	}
 	switch a.Do {
 	case election.SendAdvert:
 		g.sendAdvert(a.Priority, a.Interval)
 	case election.SendBeat:
 		g.sendBeat()
 	case election.Lease:
-		g.lease(a.Until, a.Deadline, call)
+		g.lease(a.Until)
 	case election.Own:
 		g.takeOver(*a)
 	case election.Announce:
@@ -200,7 +212,7 @@ func (g *group) withdrawFor(a election.Action) {
 
 func (g *group) sendBeat() {
 	g.loop.beats++
-	g.beat = g.machine.Beat(g.loop.now).AppendTo(g.beat[:0])
+	g.beat = g.machine.Beat(sys.BootTime()).AppendTo(g.beat[:0])
 	g.loop.frame.add(g.spec.Name, g.loop.beats, g.beat)
 }
 

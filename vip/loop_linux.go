@@ -180,10 +180,14 @@ func (l *loop) turns(handsEnded <-chan error) error {
 // veryLate is how late a loop comes that was stopped, and not only held up.
 const veryLate = 200 * time.Millisecond
 
-// turn does what has become due. The time is read once: what arrives later is
-// for the next turn.
+// clock reads the clock.
+func (l *loop) clock() { l.now = sys.BootTime() }
+
+// turn does what has become due. What has arrived is judged by a clock that was
+// read after it was received: a process that was stopped between both would
+// think that it came long ago.
 func (l *loop) turn(events []sys.Event) error {
-	l.now = sys.BootTime()
+	l.clock()
 	if l.alarm > 0 && l.now > l.alarm+int64(veryLate) {
 		l.lateAt = l.now
 	}
@@ -214,6 +218,7 @@ func (l *loop) turn(events []sys.Event) error {
 		}
 	}
 	l.requests = l.o.requests.take(l.requests[:0])
+	l.clock()
 	for i, f := range l.requests {
 		f(l)
 		l.requests[i] = nil
@@ -342,6 +347,7 @@ func (l *loop) receive(p *port) {
 			if errno != 0 {
 				break // nothing there; a link that went is told by the watch
 			}
+			l.clock()
 			for i := range n {
 				l.datagram(p, i)
 			}
@@ -361,6 +367,7 @@ func (l *loop) receive(p *port) {
 		if errno != 0 {
 			break
 		}
+		l.clock()
 		for i := range n {
 			l.neighbour(p, i)
 		}

@@ -61,21 +61,25 @@ type Do uint8
 // before the lease that it allows. So it is at every renewal: SendAdvert, then
 // Lease. The order at the end is Withdraw (which closes the lease before the
 // addresses go), then SendAdvert of priority 0. SendBeat is the last of a call.
+//
+// An action with a Deadline is what an owner does. It is done only if the clock,
+// read now that the actions before it are done, shows less: the process may have
+// been stopped on the way here, and somebody else be the owner. Else it is left
+// out, with all that this call has still to do, and [Machine.Lapsed] says what to
+// do instead.
 const (
 	_ Do = iota
 
 	// SendAdvert sends an advert of Priority that announces Interval, in each
-	// family of the group.
+	// family of the group. It has a Deadline unless Priority is 0.
 	SendAdvert
 
-	// SendBeat sends what [Machine.Beat] gives, over the link.
+	// SendBeat sends what [Machine.Beat] gives, over the link. That of an owner
+	// has a Deadline.
 	SendBeat
 
 	// Lease lets the addresses speak before Until, and not from Until on. It may
-	// also shorten the lease. It is written only if the clock, read now that the
-	// actions before it are done, shows less than Deadline; else nothing is
-	// written, the rest of this call's actions is dropped, and [Machine.Lapsed]
-	// says what to do instead.
+	// also shorten the lease. It has a Deadline.
 	Lease
 
 	// Own makes the addresses this node's, under Epoch: open the gate (until the

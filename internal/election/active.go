@@ -45,21 +45,22 @@ func (m *Machine) acquire(now, from Instant, epoch uint64, c Cause) {
 	m.peer.asked = 0
 	before := m.role
 	m.role = Active
-	m.advertise()
+	deadline := now + int64(m.own.Interval/2)
+	m.advertise(deadline)
 	if m.watched() {
 		m.askPeer(now)
 		m.askWitness(now, true)
 	}
-	m.do(Action{Do: Lease, Until: m.lease.until, Deadline: now + int64(m.own.Interval/2)})
+	m.do(Action{Do: Lease, Until: m.lease.until, Deadline: deadline})
 	m.do(Action{Do: Own, Epoch: epoch, Cause: c})
 	m.beat()
 	m.become(now, before, Active, c)
 }
 
-// advertise sends an advert of this node's priority.
-func (m *Machine) advertise() {
+// advertise sends an advert of this node's priority, before the instant.
+func (m *Machine) advertise(deadline Instant) {
 	if m.s.VRRP {
-		m.do(Action{Do: SendAdvert, Priority: m.s.Priority, Interval: m.s.Interval})
+		m.do(Action{Do: SendAdvert, Priority: m.s.Priority, Interval: m.s.Interval, Deadline: deadline})
 	}
 }
 
@@ -119,7 +120,7 @@ func (m *Machine) tick(now Instant) {
 		m.lease.advert = now + int64(rhythm.Interval)
 	}
 	m.lease.ticked = now
-	m.advertise()
+	m.advertise(m.lease.until)
 	if !m.watched() {
 		m.extend(now, now+int64(rhythm.Lease))
 	} else {
@@ -143,8 +144,7 @@ func (m *Machine) extend(now, until Instant) {
 	}
 }
 
-// Lapsed is for a Lease that could not be written in time: somebody else may be
-// the owner.
+// Lapsed is for an action that came too late: somebody else may be the owner.
 func (m *Machine) Lapsed(now Instant) []Action {
 	m.actions = m.actions[:0]
 	m.beating = false
@@ -320,7 +320,7 @@ func (m *Machine) changeInterval(now Instant, before Times) {
 // second one, later, or a beat of a peer that has heard of us.
 func (m *Machine) rival(now Instant, from netip.Addr, priority uint8) {
 	if priority == vrrp.PriorityStop {
-		m.advertise()
+		m.advertise(m.lease.until)
 		return
 	}
 	if m.linked(now) && m.peer.beat.Role != Active {
@@ -361,7 +361,7 @@ func (m *Machine) contend(now Instant, priority uint8) {
 	if m.lease.contended == 0 {
 		m.report(Contended)
 		m.do(Action{Do: Announce})
-		m.advertise()
+		m.advertise(m.lease.until)
 		m.beat()
 	}
 	m.lease.contended = now

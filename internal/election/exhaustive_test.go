@@ -16,7 +16,7 @@ func schedules(kinds []string, step, I int64, each func([]fault)) {
 				all = append(all, fault{kind: kind, node: node, at: at, last: last})
 				continue
 			}
-			for after := range 4 {
+			for after := range 5 {
 				all = append(all, fault{kind: kind, node: node, after: after, at: at, last: last})
 			}
 		}

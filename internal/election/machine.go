@@ -186,7 +186,11 @@ func (m *Machine) distrust(now Instant) {
 func (m *Machine) end(now Instant) []Action {
 	if m.beating {
 		m.beating, m.peer.sent = false, now
-		m.do(Action{Do: SendBeat})
+		a := Action{Do: SendBeat}
+		if m.role == Active {
+			a.Deadline = m.lease.until
+		}
+		m.do(a)
 	}
 	m.due = never
 	if m.running {

@@ -49,6 +49,7 @@ func (m *Machine) configureRouter(now Instant) {
 // startRouter lets the router listen, if this node may.
 func (m *Machine) startRouter(now Instant) {
 	if m.router != nil && m.role == Backup && m.mayAct() {
+		m.configureRouter(now) // what was released does not preempt
 		m.router.Startup(now)
 	}
 }
@@ -101,7 +102,7 @@ func (m *Machine) obey(now Instant, actions []vrrp.Action) {
 			m.withdraw(now, ByRank, MAC{}, false)
 			m.toBackup(now, ByRank)
 		case a.Do == vrrp.Advertise && m.role == Active:
-			m.advertise()
+			m.advertise(m.lease.until)
 		}
 	}
 }

@@ -216,6 +216,23 @@ func TestPreemptsAStranger(t *testing.T) {
 	}
 }
 
+// Who was released to a stranger does not preempt any more, and replaces it as
+// soon as anybody when it falls silent.
+func TestStrangerDiesAfterRelease(t *testing.T) {
+	interval := 10 * time.Millisecond
+	s := plainSettings(100, interval)
+	s.Preempt = true
+	p := newPairOf(t, s, strangerConfig(100, interval, false))
+	p.run(10 * interval)
+	p.do(p.m.Release(p.now))
+	p.run(10 * interval)
+	p.otherUp, p.none = false, 0
+	p.run(10 * interval)
+	if p.owner() != "machine" || p.none > 4*interval {
+		t.Errorf("%q owns, after nobody did for %v", p.owner(), p.none)
+	}
+}
+
 // Every end of an owner says so with priority 0, but for one whose lease has
 // ended: somebody else may be the owner.
 func TestFarewell(t *testing.T) {

@@ -73,6 +73,7 @@ type setup struct {
 	split        bool    // every path may be cut without a witness
 	leaseFirst   bool    // before the advert that should precede it
 	writeLate    bool    // a lease, however late
+	speakLate    bool    // adverts and beats too
 	mute         bool    // kernels answer no questions
 	noReflection bool    // the witness does not answer in the peer's name
 	carefree     [2]bool // a node that does not know the witness
@@ -371,7 +372,8 @@ func (n *node) expire() {
 	}
 }
 
-// freeze stops the elector before the action after next ones.
+// freeze stops the elector: at once, or before the one of its next actions that
+// has this number.
 func (n *node) freeze(after int) {
 	if n.m == nil || n.frozen {
 		return
@@ -381,7 +383,7 @@ func (n *node) freeze(after int) {
 		n.wake++
 		return
 	}
-	n.stopAt = after
+	n.stopAt = after - 1
 }
 
 // thaw lets it go on: what it was about to do comes first, then what has come
@@ -441,7 +443,8 @@ func (n *node) do(actions []Action) {
 		case n.stopAt > 0:
 			n.stopAt--
 		}
-		if a.Do == Lease && n.clock() >= a.Deadline && !n.w.writeLate {
+		late := a.Deadline != 0 && n.clock() >= a.Deadline
+		if late && !(a.Do == Lease && n.w.writeLate) && !(a.Do != Lease && n.w.speakLate) {
 			n.do(n.m.Lapsed(n.clock()))
 			return
 		}
@@ -464,6 +467,9 @@ func (n *node) act(a Action) {
 	}
 	switch a.Do {
 	case SendAdvert:
+		if a.Priority > 0 {
+			w.mayClaim(n, "advertises")
+		}
 		n.sendAdvert(a)
 	case SendBeat:
 		n.sendBeat()
@@ -516,6 +522,15 @@ func (w *world) check(n *node) {
 	}
 }
 
+// mayClaim is for what says that a node is the owner: it must not be said while
+// the other one has the lease.
+func (w *world) mayClaim(n *node, does string) {
+	if !n.running() && n.peer().running() && !w.split {
+		w.violations = append(w.violations, fmt.Sprintf("%v: %s %s, whose lease has ended; %s has one until %v",
+			time.Duration(w.t), n.name, does, n.peer().name, time.Duration(n.peer().when(n.peer().until))))
+	}
+}
+
 func (n *node) sendAdvert(a Action) {
 	w, p := n.w, n.peer()
 	adv := vrrp.Advert{Family: vrrp.IPv4, ID: 51, Priority: a.Priority, Interval: a.Interval, Addresses: []netip.Addr{vip4}}
@@ -538,7 +553,11 @@ func (n *node) sendBeat() {
 	if n.m == nil {
 		return
 	}
-	raw := n.m.Beat(n.clock()).AppendTo(nil)
+	b := n.m.Beat(n.clock())
+	if b.Running {
+		w.mayClaim(n, "says that it is active")
+	}
+	raw := b.AppendTo(nil)
 	deliver := func() {
 		if w.linkCut || !p.up {
 			return
