@@ -369,7 +369,8 @@ func (r *Router) Release(now Instant) []Action {
 
 // Change gives the router another configuration while it runs; its id stays. An
 // active one stays active, and advertises at once what is new. A backup's
-// silence counts from now.
+// silence counts from now if it is to last for another time, or if adverts count
+// that did not, as a lower priority's do not for a router that preempts.
 func (r *Router) Change(now Instant, c Config) ([]Action, error) {
 	if err := c.check(); err != nil {
 		return nil, err
@@ -377,14 +378,17 @@ func (r *Router) Change(now Instant, c Config) ([]Action, error) {
 	if c.ID != r.config.ID {
 		return nil, fmt.Errorf("vrrp: id %d cannot become %d: make another router", r.config.ID, c.ID)
 	}
+	before, preempted := r.DownInterval(), r.config.Preempt
 	if r.activeInterval == r.config.Interval {
 		r.activeInterval = c.Interval
 	}
 	r.config = c
 	switch r.state {
 	case Backup:
-		r.deadline = now + int64(r.DownInterval())
-		r.stopped = false
+		if r.DownInterval() != before || preempted && !c.Preempt {
+			r.deadline = now + int64(r.DownInterval())
+			r.stopped = false
+		}
 	case Active:
 		r.deadline = now + int64(c.Interval)
 		return append(r.actions[:0], Action{Do: Advertise, Priority: c.Priority}), nil
