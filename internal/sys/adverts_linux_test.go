@@ -405,6 +405,44 @@ func TestNeighbourSocketVLAN(t *testing.T) {
 	}
 }
 
+// A switch that has forgotten where a host is sends everybody what is for it: an
+// answer to that host tells this one nothing.
+func TestNeighbourSocketOtherHost(t *testing.T) {
+	a, b := cable(t)
+	sa, sb := a.neighbours(t), b.neighbours(t)
+	reply := func(to [6]byte, n byte) []byte {
+		f := append(append(to[:], a.mac[:]...), 0x08, 0x06, 0, 1, 8, 0, 6, 4, 0, 2)
+		return append(f, append(make([]byte, 19), n)...)
+	}
+	advertisement := func(to [6]byte, n byte) []byte {
+		f := append(append(to[:], a.mac[:]...), 0x86, 0xdd, 0x60, 0, 0, 0, 0, 24, 58, 255)
+		f = append(append(f, a.link6.AsSlice()...), b.link6.AsSlice()...)
+		return append(f, append([]byte{136, 0, 0, 0, 0x60}, append(make([]byte, 18), n)...)...)
+	}
+	other, everybody := [6]byte{2, 0, 0, 0, 0, 9}, [6]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}
+	for _, frame := range [][]byte{
+		reply(other, 1), advertisement(other, 2),
+		reply(b.mac, 3), advertisement(b.mac, 4), reply(everybody, 5),
+	} {
+		if errno := sa.Send(frame); errno != 0 {
+			t.Fatal(errno)
+		}
+	}
+	batch := sys.NewBatch(8, 128)
+	var seen []byte
+	for len(seen) == 0 || seen[len(seen)-1] != 5 {
+		await(t, sb, batch)
+		for i := range batch.Len() {
+			if f := batch.Bytes(i); bytes.Equal(f[6:12], a.mac[:]) && (f[12] == 0x08 || f[54] == 136) {
+				seen = append(seen, f[len(f)-1])
+			}
+		}
+	}
+	if !bytes.Equal(seen, []byte{3, 4, 5}) {
+		t.Errorf("seen are the frames %v, want 3, 4 and 5", seen)
+	}
+}
+
 // What the kernel dropped because nobody received is told once.
 func TestNeighbourSocketDropped(t *testing.T) {
 	a, b := cable(t)

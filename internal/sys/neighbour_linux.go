@@ -14,7 +14,7 @@ import (
 // advertisements without extension headers. It never blocks.
 //
 // It sees what the machine's kernel and other sockets send on the link too, not
-// what it sends itself. Frames pass it before the tc programs on their way in,
+// what it sends itself, nor frames to another host. Frames pass it before the tc programs on their way in,
 // and after them on their way out: it sees what they refuse to let in, and not
 // what they refuse to let out.
 //
@@ -24,14 +24,18 @@ type NeighbourSocket struct{ fd int }
 
 // What a filter can load besides the frame (linux/filter.h).
 const (
+	filterPacketType  = 0xfffff000 + 4
 	filterVLANTag     = 0xfffff000 + 44
 	filterVLANPresent = 0xfffff000 + 48
 )
 
 // neighbourFilter takes ARP, and ICMPv6 of types 135 and 136. A frame of a VLAN
 // above the link comes by with its tag taken off: it is somebody else's, unless
-// the tag is only a priority (VLAN 0).
+// the tag is only a priority (VLAN 0). So is what a switch sends everywhere,
+// because it does not know where the host is that it is for.
 var neighbourFilter = []unix.SockFilter{
+	{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: filterPacketType},
+	{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: unix.PACKET_OTHERHOST, Jt: 13},
 	{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: filterVLANPresent},
 	{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: 0, Jt: 2},
 	{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: filterVLANTag},
