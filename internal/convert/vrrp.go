@@ -493,6 +493,9 @@ func (c *converter) merge(into, g *group, why string) {
 	if g.priority != into.priority {
 		given += fmt.Sprintf(", its priority %d for %d", g.priority, into.priority)
 	}
+	if g.interval != into.interval {
+		given += fmt.Sprintf(", its advert_int %v for %v", g.interval, into.interval)
+	}
 	c.note(&into.notes, g.at, "%s became a part of %s, by %s%s; a keepalived that stays needs one vrrp_instance for each family, both with the id %d", g.given, into.given, why, given, into.id)
 	into.notes = append(into.notes, g.notes...)
 	into.addresses = append(into.addresses, g.addresses...)

@@ -88,13 +88,13 @@ var notes = map[string]note{
 		more:    "The other node may also be a router that speaks VRRP version 3, as keepalived with `vrrp_version 3`. " + seeAddresses,
 	},
 	"addresses[].vrrp.id":       {reload: movesGroup, example: `51`},
-	"addresses[].vrrp.priority": {reload: forAddresses, example: `100`},
+	"addresses[].vrrp.priority": {reload: "Holds at once. Nothing moves, unless a backup with `preempt` has the larger priority now: it takes the group over, planned.", example: `100`},
 	"addresses[].vrrp.interval": {
 		reload: forAddresses + " " + bothFiles, example: `10ms`,
 		more: "A takeover takes three intervals and up to one more: 40 ms at `10ms`, 400 ms at `100ms`. The node that owns the group sends one advert an interval, of some 60 bytes for each family.",
 	},
 	"addresses[].vrrp.preempt": {
-		reload: forAddresses, example: `true`,
+		reload: "Holds at once: a backup with the larger priority takes the group over, planned, after `preempt_delay`.", example: `true`,
 		more: "Without it the group stays where it is until it has to move: one move less.",
 	},
 	"addresses[].vrrp.preempt_delay": {reload: forAddresses, example: `1m`},
@@ -108,7 +108,7 @@ var notes = map[string]note{
 		example: `{interfaces: [eth1], command: [/usr/local/bin/check-db], interval: 1s, fall: 3, rise: 2}`,
 		more:    seeAddresses,
 	},
-	"addresses[].track.interfaces": {reload: forAddresses, example: `[eth1]`},
+	"addresses[].track.interfaces": {reload: "Holds at once: a node on which one of them is down gives the group up.", example: `[eth1]`},
 	"addresses[].track.command": {
 		reload: "The new command takes the place of the one before; what the group is stays so until it says otherwise.", example: `[/usr/bin/pg_isready, -q]`,
 		more: "It must judge this node alone: a command that asks the other node makes both fall together.",
