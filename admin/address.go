@@ -56,7 +56,7 @@ type AddressGroup struct {
 	Asked     uint64            `json:"asked"`     // how often the owner's kernel was asked whether it lives
 	Answered  uint64            `json:"answered"`
 	Gate      Gate              `json:"gate"`
-	Witness   *Witness          `json:"witness,omitempty"` // left out where none is configured
+	Witness   *Witness          `json:"witness,omitempty"` // left out where none is configured, and in fault, when nobody asks it
 	Peer      *PeerGroup        `json:"peer,omitempty"`    // what the other node says of the group; left out without a pair
 
 	Services []string `json:"services"` // that listen on its addresses

@@ -128,7 +128,7 @@ func (a *addresses) describe(st vip.Status) admin.AddressGroup {
 	for cause, n := range st.Takeovers {
 		g.Takeovers[string(cause)] = n
 	}
-	if w := st.Witness; w.Address.IsValid() {
+	if w := st.Witness; w.Address.IsValid() && st.Role != vip.Fault { // a node in fault does not ask it
 		g.Witness = &admin.Witness{Address: w.Address.String(), Answers: w.Reachable, Asked: w.Asked, Answered: w.Answered, Last: w.Last}
 	}
 	if p := st.Peer; a.node.pair != nil && st.Priority > 0 {
