@@ -72,11 +72,11 @@ generate: ## write the generated files again
 	$(GO) generate ./...
 
 fuzz: ## [FUZZTIME=20s]: every fuzz target for that long
-	@for pkg in $$($(GO) list ./...); do \
+	@failed=0; for pkg in $$($(GO) list ./...); do \
 		for f in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz' || true); do \
-			echo "$$pkg $$f"; $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) $$pkg; \
+			echo "$$pkg $$f"; $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) $$pkg || failed=1; \
 		done; \
-	done
+	done; exit $$failed
 
 # The program is built first, by whoever may; root needs no Go to install it. A configuration that
 # is there stays.
