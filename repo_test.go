@@ -38,6 +38,7 @@ var packages = map[string]int{
 	"internal/tail":      5,
 	"internal/systemd":   5,
 	"internal/netnstest": 6,
+	"internal/usertest":  6,
 	"internal/probe":     6,
 
 	"vrrp": 1,
@@ -214,6 +215,9 @@ var testEdges = []edge{
 	{"internal/gate", "internal/netns", "owner, peer and client are namespaces"},
 	{"internal/gate", "internal/netnstest", "its programs judge real frames, where they can do no harm"},
 	{"internal/gate", "internal/rtnl", "the hosts' links and addresses"},
+	{"internal/gate", "internal/usertest", "the probe's answer to who has no capabilities"},
+	{"internal/api", "internal/usertest", "who may ask for what is tried by real users"},
+	{"internal/cli", "internal/usertest", "the relay between real programs is nobody's"},
 	{"internal/rtnl", "internal/netns", "two ends of a cable are two namespaces"},
 	{"internal/pair", "lab", "its nodes are hosts whose cables can be cut"},
 	{"internal/rtnl", "internal/netnstest", "its calls are tried on a real kernel, where they can do no harm"},

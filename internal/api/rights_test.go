@@ -15,6 +15,7 @@ import (
 
 	"github.com/holdfast-net/holdfast/admin"
 	"github.com/holdfast-net/holdfast/internal/sys"
+	"github.com/holdfast-net/holdfast/internal/usertest"
 )
 
 // childEnv makes the test binary another process: "ask" asks the node at a
@@ -48,19 +49,10 @@ func child() {
 	}
 }
 
-// runAs runs this test binary as somebody else, who may not run what lies in
-// the directory of this test, from a copy in dir.
-func runAs(t *testing.T, dir string, cred *syscall.Credential, do string, args ...string) string {
+// runAs runs this test binary as somebody else.
+func runAs(t *testing.T, cred *syscall.Credential, do string, args ...string) string {
 	t.Helper()
-	exe := filepath.Join(dir, "test")
-	text, err := os.ReadFile(os.Args[0])
-	if err == nil {
-		err = os.WriteFile(exe, text, 0o755)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.CommandContext(t.Context(), exe, args...)
+	cmd := exec.CommandContext(t.Context(), usertest.Program(t, "child"), args...)
 	cmd.Env = append(os.Environ(), childEnv+"="+do, "GORACE=atexit_sleep_ms=0")
 	cmd.Dir = "/"
 	cmd.Stderr = os.Stderr
@@ -76,23 +68,11 @@ func runAs(t *testing.T, dir string, cred *syscall.Credential, do string, args .
 func askAs(t *testing.T, path string, cred *syscall.Credential) childAnswer {
 	t.Helper()
 	var a childAnswer
-	out := runAs(t, filepath.Dir(path), cred, "ask", path)
+	out := runAs(t, cred, "ask", path)
 	if err := json.Unmarshal([]byte(out), &a); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	return a
-}
-
-// openDirectory makes a directory that everybody may look into.
-func openDirectory(t *testing.T) string {
-	t.Helper()
-	dir := t.TempDir()
-	for _, d := range []string{filepath.Dir(dir), dir} {
-		if err := os.Chmod(d, 0o755); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return dir
 }
 
 // Reading is for those who may open the socket, changing for root, the node's
@@ -126,7 +106,7 @@ func TestRights(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			path := filepath.Join(openDirectory(t), "node.sock")
+			path := filepath.Join(usertest.Dir(t), "node.sock")
 			l, err := Listen(path, tt.mode, tt.group)
 			if err != nil {
 				t.Fatal(err)
@@ -195,7 +175,7 @@ func TestRightsChange(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	path := filepath.Join(openDirectory(t), "node.sock")
+	path := filepath.Join(usertest.Dir(t), "node.sock")
 	l, err := Listen(path, 0o660, "")
 	if err != nil {
 		t.Fatal(err)

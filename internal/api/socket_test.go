@@ -16,6 +16,7 @@ import (
 	"testing"
 
 	"github.com/holdfast-net/holdfast/internal/sys"
+	"github.com/holdfast-net/holdfast/internal/usertest"
 )
 
 func TestListen(t *testing.T) {
@@ -183,7 +184,7 @@ func TestListenWithoutRights(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("needs root: it becomes another user")
 	}
-	dir := openDirectory(t)
+	dir := usertest.Dir(t)
 	t.Setenv("XDG_RUNTIME_DIR", "/run/user/4712")
 	for _, tt := range []struct{ path, group, want string }{
 		{filepath.Join(dir, "s"), "", "permission denied: uid 4712 may not make files in " + dir +
@@ -203,7 +204,7 @@ func TestListenWithoutRights(t *testing.T) {
 // listenAs makes a process of another user listen, and returns its error.
 func listenAs(t *testing.T, uid uint32, path, group string) string {
 	t.Helper()
-	return runAs(t, openDirectory(t), &syscall.Credential{Uid: uid, Gid: uid}, "listen", path, group)
+	return runAs(t, &syscall.Credential{Uid: uid, Gid: uid}, "listen", path, group)
 }
 
 func TestPeer(t *testing.T) {

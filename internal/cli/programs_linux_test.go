@@ -7,16 +7,15 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/holdfast-net/holdfast/internal/usertest"
 	"github.com/holdfast-net/holdfast/lab/programs"
 )
 
@@ -50,7 +49,7 @@ func TestRealPrograms(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 			defer cancel()
-			server, err := tt.start(ctx, programs.Options{Dir: openDir(t)})
+			server, err := tt.start(ctx, programs.Options{Dir: usertest.Dir(t)})
 			if errors.Is(err, exec.ErrNotFound) {
 				t.Skip(err)
 			}
@@ -95,24 +94,6 @@ func TestRealPrograms(t *testing.T) {
 	}
 }
 
-// openDir makes a directory that every user can enter.
-func openDir(t *testing.T) string {
-	t.Helper()
-	dir, err := os.MkdirTemp("", "holdfast-programs") //nolint:usetesting // the way to T.TempDir is closed to other users
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := os.RemoveAll(dir); err != nil {
-			t.Error(err)
-		}
-	})
-	if err := os.Chmod(dir, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	return dir
-}
-
 // A relayProcess is holdfast relay as a process of the user nobody.
 type relayProcess struct {
 	cmd       *exec.Cmd
@@ -135,19 +116,10 @@ func (r *relayProcess) Write(p []byte) (int, error) {
 func startRelay(t *testing.T, args ...string) *relayProcess {
 	t.Helper()
 	r := &relayProcess{log: make(chan struct{})}
-	// What the go command built lies where other users cannot reach it.
-	path := filepath.Join(openDir(t), "holdfast")
-	self, err := os.Executable()
-	if err == nil {
-		err = copyFile(path, self)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	r.cmd = exec.Command(path, append([]string{"relay", "--events", "-", "--log-format", "json"}, args...)...)
+	r.cmd = exec.Command(usertest.Program(t, "holdfast"), append([]string{"relay", "--events", "-", "--log-format", "json"}, args...)...)
 	r.cmd.Stdout = r
 	if os.Geteuid() == 0 {
-		r.cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+		usertest.Nobody(r.cmd)
 	}
 	stderr, err := r.cmd.StderrPipe()
 	if err == nil {
@@ -219,18 +191,4 @@ func (r *relayProcess) causes() map[string]int {
 		}
 	}
 	return n
-}
-
-func copyFile(to, from string) error {
-	in, err := os.Open(from)
-	if err != nil {
-		return err
-	}
-	defer in.Close()
-	out, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o755)
-	if err != nil {
-		return err
-	}
-	_, err = io.Copy(out, in)
-	return errors.Join(err, out.Close())
 }

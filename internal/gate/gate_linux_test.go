@@ -25,6 +25,7 @@ import (
 	"github.com/holdfast-net/holdfast/announce"
 	"github.com/holdfast-net/holdfast/internal/probe"
 	"github.com/holdfast-net/holdfast/internal/sys"
+	"github.com/holdfast-net/holdfast/internal/usertest"
 )
 
 // The test binary is an owner too, whose process can be stopped and killed.
@@ -809,14 +810,10 @@ func TestProbe(t *testing.T) {
 		}
 		return nil
 	})
-	cmd := exec.Command(os.Args[0])
+	cmd := exec.Command(usertest.Program(t, "probe"))
 	cmd.Env = append(os.Environ(), envProbe+"=1")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
-	cmd.Dir = "/"
+	usertest.Nobody(cmd)
 	out, err := cmd.CombinedOutput()
-	if errors.Is(err, os.ErrPermission) {
-		t.Skip("the test binary lies where nobody may run it: ", err)
-	}
 	if answer := strings.Split(string(out), "|"); err != nil || len(answer) != 3 || answer[0] != "no" || !strings.Contains(answer[2], "CAP_BPF") {
 		t.Errorf("as nobody: %q, %v", out, err)
 	}
