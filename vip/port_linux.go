@@ -151,10 +151,19 @@ func (l *loop) openSockets(index int, n needs) (s sockets, err error) {
 	}
 	if n.gate {
 		if s.gate, err = l.o.openGate(index); err != nil {
-			s.noGate, err = err.Error(), nil
+			s.noGate, err = refused(err, gate.Probe().Remedy), nil
 		}
 	}
 	return s, nil
+}
+
+// refused says why there is no gate, and what to do; an interface that has none
+// where the machine could is the error's to explain.
+func refused(err error, remedy string) string {
+	if remedy == "" {
+		return err.Error()
+	}
+	return err.Error() + ": " + remedy
 }
 
 // close closes what is open; the gate's programs and entries stay.

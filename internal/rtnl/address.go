@@ -34,7 +34,8 @@ type Address struct {
 	// later, and does not say when.
 	NoDAD bool
 	// Valid is how long the kernel keeps the address unless it is replaced, in
-	// whole seconds; 0 = for ever. In a list it is what is left.
+	// whole seconds; 0 = for ever. In a list it is what is left, rounded down; 1 ns
+	// stands for less than a second.
 	Valid time.Duration
 	// Preferred is how long the kernel may choose the address as a source by
 	// itself, at most Valid; 0 = not at all, unless Valid is 0 too. In a list
@@ -132,7 +133,8 @@ func fromKernel(p netip.Prefix, flags, valid, preferred uint32) Address {
 		Deprecated:    flags&flagDeprecated != 0,
 	}
 	if valid != forEver {
-		a.Valid = time.Duration(valid) * time.Second
+		// The kernel counts whole seconds, and says 0 until it takes the address.
+		a.Valid = max(time.Duration(valid)*time.Second, 1)
 	}
 	if preferred != forEver {
 		a.Preferred = time.Duration(preferred) * time.Second

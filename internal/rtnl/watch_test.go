@@ -3,8 +3,10 @@
 package rtnl
 
 import (
+	"net/netip"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/holdfast-net/holdfast/internal/sys"
 )
@@ -26,4 +28,14 @@ func FuzzParse(f *testing.F) {
 			t.Errorf("two indexes: %+v", c)
 		}
 	})
+}
+
+// An address in its last second is not one that stays for ever.
+func TestLastSecond(t *testing.T) {
+	p := netip.MustParsePrefix("10.0.0.1/24")
+	for left, want := range map[uint32]time.Duration{0: 1, 2: 2 * time.Second, forEver: 0} {
+		if a := fromKernel(p, 0, left, left); a.Valid != want {
+			t.Errorf("with %d s left it is valid for %v, want %v", left, a.Valid, want)
+		}
+	}
 }
