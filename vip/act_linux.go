@@ -236,7 +236,11 @@ func (g *group) report(a election.Action) {
 	case election.AdvertsMissing:
 		g.tell(KindAdverts, fmt.Sprintf("adverts of id %d do not arrive on %s, although the peer lives: look for what filters IP protocol 112 or multicast between both nodes", v.ID, g.spec.Interface))
 	case election.AdvertsBack:
-		g.tellOver(KindAdverts, fmt.Sprintf("adverts of id %d arrive again on %s", v.ID, g.spec.Interface))
+		text := fmt.Sprintf("adverts of id %d arrive again on %s", v.ID, g.spec.Interface)
+		if g.machine.Status(g.loop.now).Role == election.Active {
+			text = fmt.Sprintf("adverts of id %d are not awaited any more: this node sends them", v.ID)
+		}
+		g.tellOver(KindAdverts, text)
 	case election.Forged:
 		if slices.Contains(g.machine.Status(g.loop.now).Peer.Beat.Addresses, a.From) {
 			g.tellSometimes(KindForged, fmt.Sprintf("adverts with id %d come from %v, the peer's address, and the link to the peer says that it sends none: they are not heeded; find out who sends them", v.ID, a.From))

@@ -43,6 +43,10 @@ func (m *Machine) acquire(now, from Instant, epoch uint64, c Cause) {
 		m.lease.advert = now + int64(i)
 	}
 	m.peer.asked = 0
+	if m.quiet.missing {
+		m.quiet.missing = false
+		m.report(AdvertsBack) // an owner awaits none
+	}
 	before := m.role
 	m.role = Active
 	deadline := now + int64(m.own.Interval/2)
@@ -378,8 +382,11 @@ func (m *Machine) supersede(b Beat) {
 	if b.Owned < m.epoch && b.Epoch <= m.epoch {
 		return
 	}
+	known := m.epoch != 0 // not after a predecessor that left its lease and no word
 	m.epoch = max(m.epoch, b.Epoch, b.Owned) + 1
 	m.owned = m.epoch
-	m.do(Action{Do: Report, What: Superseded, Epoch: m.epoch})
+	if known {
+		m.do(Action{Do: Report, What: Superseded, Epoch: m.epoch})
+	}
 	m.beat()
 }

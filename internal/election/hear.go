@@ -98,9 +98,10 @@ func (m *Machine) overheard(now Instant, n Neighbour) {
 	switch {
 	case m.inGroup(n.Target) && n.Sender.IsUnspecified():
 		m.rivalClaims(now)
-	case m.watched() && m.isOurs(n.Target) && (n.Sender.IsUnspecified() || n.Sender.Is6()):
+	case m.watched() && m.isOurs(n.Target) && (n.Sender.IsUnspecified() || n.Sender.Is6()) && m.quiet.stop == 0:
 		// Only an owner asks so; and it takes our kernel's answer as proof that
-		// we have heard it.
+		// we have heard it. Once it has said farewell it is the owner of another
+		// group, and is asked for the address itself.
 		m.held = false
 		m.lives(now, now, false)
 	}

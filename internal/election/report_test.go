@@ -110,6 +110,71 @@ func TestConflict(t *testing.T) {
 	}
 }
 
+// Where the link is down and the peer gives up one of two groups, its questions
+// for the other one, which look alike, do not keep that one without an owner.
+func TestFarewellOfOneGroup(t *testing.T) {
+	const interval = 100 * time.Millisecond
+	s := usual(interval)
+	s.witness = true
+	w := newWorld(s)
+	w.run(int64(2 * time.Second))
+	a, b := w.node[0], w.node[1]
+	w.cutLink()
+	w.run(w.t + int64(2*time.Second))
+	if w.owners() != "a" {
+		t.Fatalf("%q owns, want a", w.owners())
+	}
+	a.setWell(false, false)
+	for range 100 {
+		b.heard(Neighbour{Sender: netip.IPv4Unspecified(), Target: b.addr[0], MAC: a.mac})
+		w.run(w.t + int64(interval/10))
+	}
+	if w.owners() != "b" {
+		t.Errorf("%q owns, want b", w.owners())
+	}
+	if len(w.violations) > 0 {
+		t.Error(w.violations[0])
+	}
+}
+
+// Who becomes the owner awaits no adverts any more: that they are missing is over.
+func TestAdvertsMissingAtTakeover(t *testing.T) {
+	s := usual(100 * time.Millisecond)
+	var owners string
+	got := said(t, s, func(w *world) {
+		w.advert[0].cut = true
+		w.run(w.t + int64(3*time.Second))
+		w.node[0].call(func(now Instant) { w.node[0].do(w.node[0].m.Release(now)) })
+		w.run(w.t + int64(3*time.Second))
+		owners = w.owners()
+	})
+	if !slices.Equal(got, []string{"adverts missing", "adverts back"}) || owners != "b" {
+		t.Errorf("reported %q, and %q owns; want adverts missing and back, and b", got, owners)
+	}
+}
+
+// Who carries on with the lease of a predecessor that left no word of its epoch
+// takes one that is newer than the peer's, and no two owners have been found.
+func TestEpochOfPredecessor(t *testing.T) {
+	w := newWorld(usual(100 * time.Millisecond))
+	w.run(int64(2 * time.Second))
+	a, now := w.node[0], w.node[0].clock()
+	m, err := New(a.settings())
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.SetPlace(now, a.m.place)
+	m.Resume(now, 0, now+int64(m.own.Lease))
+	for _, x := range m.Hear(now+ms, w.node[1].m.Beat(now)) {
+		if x.What == Superseded {
+			t.Error("two owners with the same epoch are reported")
+		}
+	}
+	if m.role != Active || m.epoch != 2 || m.owned != 2 {
+		t.Errorf("%v with epoch %d, owned %d; want active with 2", m.role, m.epoch, m.owned)
+	}
+}
+
 // A grant that comes when its time has passed is worth nothing.
 func TestStaleGrant(t *testing.T) {
 	w := newWorld(usual(100 * time.Millisecond))
