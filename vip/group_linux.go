@@ -362,6 +362,9 @@ func (g *group) judge() string {
 		return why
 	}
 	if g.spec.VRRP != nil && !g.canAdvertise() {
+		if a := g.port.tentative; a.IsValid() {
+			return fmt.Sprintf("link %s: %v, from which adverts could come, is tentative: duplicate address detection runs, or another host has it", g.spec.Interface, a)
+		}
 		return fmt.Sprintf("link %s has no address of its own that adverts could come from; give it one of a family of the group", g.spec.Interface)
 	}
 	for _, p := range g.track {

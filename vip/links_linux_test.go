@@ -2,7 +2,10 @@ package vip
 
 import (
 	"context"
+	"errors"
 	"net/netip"
+	"os"
+	"strings"
 	"testing"
 
 	"github.com/holdfast-net/holdfast/lab"
@@ -39,6 +42,54 @@ func TestLinkByName(t *testing.T) {
 		run(t, host, "ip", "link", "del", "v0")
 		n.waitFrom(mark, "role fault", becomes(Fault))
 	}
+}
+
+// An owner cannot send from a link-local address that the kernel still looks for
+// duplicates of: the node waits for it, and says so.
+func TestTentative(t *testing.T) {
+	l := oneArm(t, lab.Size{Nodes: 1})
+	host := l.Host("node1")
+	run(t, host, "ip", "link", "add", "v0", "type", "veth", "peer", "name", "v1")
+	if err := host.Do(func() error {
+		return errors.Join(
+			os.WriteFile("/proc/sys/net/ipv6/conf/v0/accept_dad", []byte("1"), 0),
+			os.WriteFile("/proc/sys/net/ipv6/conf/v0/dad_transmits", []byte("2"), 0))
+	}); err != nil {
+		t.Fatal(err)
+	}
+	n := startNode(t, host, Options{Groups: []Group{{
+		Name: "front", Interface: "v0", Addresses: floating[1:], VRRP: &VRRP{ID: 51, Priority: 200, Interval: quick},
+	}}})
+	mark := n.mark()
+	run(t, host, "ip", "link", "set", "v1", "up")
+	run(t, host, "ip", "link", "set", "v0", "up")
+	until(t, "word of it", func() bool { s := n.status(); return s.Role == Fault && strings.Contains(s.Why, "tentative") })
+	n.waitFrom(mark, "role active", becomes(Active))
+	until(t, "adverts", func() bool { return n.status().Adverts.Sent > 3 })
+	if s := n.status(); s.Adverts.Failed > 0 {
+		t.Errorf("%d adverts could not be sent", s.Adverts.Failed)
+	}
+}
+
+// An owner without a part of its addresses says so as long as it lasts.
+func TestMissingAddress(t *testing.T) {
+	l := oneArm(t, lab.Size{Nodes: 1})
+	host := l.Host("node1")
+	six := func(disable string) {
+		if err := host.Do(func() error { return os.WriteFile("/proc/sys/net/ipv6/conf/eth0/disable_ipv6", []byte(disable), 0) }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	n := startNode(t, host, Options{Groups: []Group{{Name: "front", Interface: "eth0", Addresses: floating}}})
+	n.wait("role active", becomes(Active))
+	until(t, "both addresses", func() bool { return has(n.addresses("eth0"), floating) })
+	six("1")
+	until(t, "word of it", func() bool {
+		s := n.status()
+		return s.Role == Active && s.Well && strings.Contains(s.Why, floating[1].Addr().String()) && has(s.Present, floating[:1])
+	})
+	six("0")
+	until(t, "both addresses again", func() bool { s := n.status(); return s.Why == "" && has(s.Present, floating) })
 }
 
 // Addresses are announced on the links that are named, and a tracked link that

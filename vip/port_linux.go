@@ -49,9 +49,11 @@ type port struct {
 	sockets   sockets
 
 	// source is what adverts and questions come from, by family: addresses of
-	// the link that no group has.
+	// the link that no group has, and that can be used.
 	source [2]netip.Addr
 	own    []netip.Prefix // all of those
+	// tentative is one that cannot be used yet, or never, as another host has it.
+	tentative netip.Addr
 
 	retryAt int64 // when that is tried again; 0: not
 	looking bool  // the hands are looking at it
@@ -189,10 +191,14 @@ func (s *sockets) close() error {
 // pick finds which of the link's addresses are its own, and which of them
 // adverts come from. floating are those of all groups.
 func (p *port) pick(floating map[netip.Addr]bool) {
-	p.own, p.source = p.own[:0], [2]netip.Addr{}
+	p.own, p.source, p.tentative = p.own[:0], [2]netip.Addr{}, netip.Addr{}
 	for _, a := range p.addresses {
 		addr := a.Prefix.Addr()
 		if floating[addr] {
+			continue
+		}
+		if a.Tentative { // the kernel sends nothing from it
+			p.tentative = addr
 			continue
 		}
 		p.own = append(p.own, a.Prefix)

@@ -166,8 +166,8 @@ type Status struct {
 	Role  Role
 	Since time.Time
 	Epoch uint64
-	Cause Cause // of the last change of role
-	Why   string
+	Cause Cause  // of the last change of role
+	Why   string // why it is not well, or what an active one lacks
 	Well  bool
 
 	// Lease is what is left of it; 0: none runs.

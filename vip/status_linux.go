@@ -64,6 +64,9 @@ func (g *group) status(now int64, wall time.Time) Status {
 	s.Active = m.Active
 	if s.Role == Active {
 		s.Active = netip.Addr{}
+		if s.Why == "" && g.addressing.problem != "" {
+			s.Why = "addresses could not be set: " + g.addressing.problem
+		}
 	}
 	s.Witness.Reachable, s.Witness.Asked, s.Witness.Answered, s.Witness.Last = m.Witness.Reachable, m.Witness.Asked, m.Witness.Answered, at(m.Witness.Last)
 	s.Ask = AskStatus{Asking: m.Asking, Asked: m.Asked, Answered: m.Answered, Last: at(m.LastAnswer)}
