@@ -69,7 +69,7 @@ const (
 	ProblemListenerGone  = "listener_gone"  // the file of a unix socket was removed or replaced: nobody can connect to it
 	ProblemEventsLost    = "events_lost"    // within the last minute events or log lines could not be written
 
-	ProblemAddressFault    = "address_fault"         // this node cannot own a group: its interface, what it tracks, or its engines are not well
+	ProblemAddressFault    = "address_fault"         // this node cannot own a group: its interface, what it tracks, or its engines are not well; or owns it without some of its addresses
 	ProblemAddressConflict = "address_conflict"      // another host answers for an address that is this node's
 	ProblemAddressReleased = "address_released"      // a group was released by command, and nobody took it: nobody owns it until the next reload or start
 	ProblemForgedAdverts   = "forged_adverts"        // within the last minute adverts came from a host that is not the peer, or contradict the file

@@ -317,7 +317,14 @@ func settle() (s standing) {
 	}
 	s.locked = lacks("memory that stays in RAM, so adverts may wait for a disk", sys.LockMemory())
 	spare()
-	if held, ambient, err := sys.HeldCapabilities(); err == nil && held&^(needed|ambient) != 0 {
+	held, ambient, err := sys.HeldCapabilities()
+	if err != nil {
+		return s
+	}
+	if held&sys.CapabilitySet(sys.CapNetAdmin) == 0 {
+		lacks("right to set addresses, so this node can own none", errors.New("it needs CAP_NET_ADMIN"))
+	}
+	if held&^(needed|ambient) != 0 {
 		// A program built with cgo keeps what it holds.
 		if err := sys.KeepCapabilities(held & (needed | ambient)); !errors.Is(err, syscall.ENOTSUP) {
 			lacks("to give up capabilities that it does not need", err)

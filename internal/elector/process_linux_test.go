@@ -12,13 +12,14 @@ import (
 	"github.com/holdfast-net/holdfast/internal/sys"
 )
 
-// TestWithoutCapabilities has an elector that may not be a real-time process.
+// TestWithoutCapabilities has an elector that may not be a real-time process, nor
+// set addresses.
 func TestWithoutCapabilities(t *testing.T) {
 	setpriv, err := exec.LookPath("setpriv")
 	if err != nil || os.Geteuid() != 0 {
 		t.Skip("it takes root, and setpriv, to run a program with fewer capabilities")
 	}
-	less := "-sys_nice,-ipc_lock,-sys_resource"
+	less := "-sys_nice,-ipc_lock,-sys_resource,-net_admin"
 	d := open(t, runtimeDir(t), func(o *Options) {
 		o.Program = []string{setpriv, "--bounding-set", less, "--inh-caps", less, os.Args[0], "elector"}
 	})
@@ -26,8 +27,10 @@ func TestWithoutCapabilities(t *testing.T) {
 	if i.RealTime || len(i.Lacks) == 0 || !strings.Contains(strings.Join(i.Lacks, "\n"), "CAP_SYS_NICE") {
 		t.Errorf("without CAP_SYS_NICE it says of itself %+v", i)
 	}
-	if !slices.ContainsFunc(d.Problems(), func(p Problem) bool { return strings.Contains(p.Text, "real-time priority") }) {
-		t.Errorf("the problems are %+v", d.Problems())
+	for _, lack := range []string{"real-time priority", "right to set addresses"} {
+		if !slices.ContainsFunc(d.Problems(), func(p Problem) bool { return strings.Contains(p.Text, "the elector has no "+lack) }) {
+			t.Errorf("%q is not among the problems: %+v", lack, d.Problems())
+		}
 	}
 	d.Deliver([]byte("works"))
 	next(t, "it works all the same", d.beats)

@@ -203,6 +203,9 @@ func (a *addresses) problems() (list []admin.Problem) {
 		if st.Role == vip.Fault && !down {
 			add(admin.ProblemAddressFault, fmt.Sprintf("this node cannot own %s: %s", st.Group, st.Why), st.Since)
 		}
+		if st.Role == vip.Active && st.Well && st.Why != "" {
+			add(admin.ProblemAddressFault, fmt.Sprintf("this node owns %s without all of its addresses: %s", st.Group, st.Why), st.Since)
+		}
 		if st.Role == vip.Backup && st.Cause == vip.CauseReleased && a.owner(st) == "" {
 			add(admin.ProblemAddressReleased, st.Group+" was released by command, and nobody owns it: holdfast reload takes it again", st.Since)
 		}
