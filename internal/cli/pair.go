@@ -16,7 +16,7 @@ func newPair(s Streams) *cobra.Command {
 		Short: "Prepare two nodes to be a pair: init",
 		Long: `Prepare two nodes to be a pair. What the file says about it stands under the key
 pair.`,
-		Example: `  holdfast pair init /tmp/pair`,
+		Example: `  holdfast pair init keys`,
 	}, newPairInit(s))
 }
 
@@ -37,11 +37,11 @@ one of the key.pem can pose as that node: remove both directories from where the
 were made once they are in place. To replace the keys, make new ones, put them in
 place on both nodes, and restart the daemons.`,
 		Example: `  # on one of the nodes, or anywhere else
-  holdfast pair init /tmp/pair
+  holdfast pair init keys
   install -d -m 700 /etc/holdfast/pair
-  cp /tmp/pair/node1/* /etc/holdfast/pair/
-  scp -r /tmp/pair/node2 root@lb2:/etc/holdfast/pair
-  rm -r /tmp/pair`,
+  cp keys/node1/* /etc/holdfast/pair/
+  scp -r keys/node2 root@lb2:/etc/holdfast/pair
+  rm -r keys`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			switch {
 			case len(args) == 0:
