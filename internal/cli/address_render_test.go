@@ -91,8 +91,8 @@ func addressEvents() []admin.Event {
 		{Seq: 1, Event: admin.EventAddress, Time: ago(time.Hour), Group: "front", Role: &admin.RoleChange{
 			To: "active", From: "backup", Cause: admin.CauseSilence, Epoch: 7, Addresses: []string{"10.0.0.100/24", "2001:db8::100/64"}, Reason: "nothing was heard of 10.0.0.12 for 402ms"}},
 		{Seq: 2, Event: admin.EventAddress, Time: ago(59 * time.Minute), Group: "front", Role: &admin.RoleChange{
-			To: "backup", From: "active", Cause: admin.CauseReleased, Epoch: 8, Addresses: []string{"10.0.0.100/24"}, ByHand: "uid 0 (pid 12)", Reason: "backup, was active: released"}},
-		{Seq: 3, Event: admin.EventAddress, Time: ago(58 * time.Minute), Group: "db", Role: &admin.RoleChange{To: "fault", From: "backup", Cause: admin.CauseLease, Epoch: 8, Addresses: []string{}, Reason: "fault, was backup: lease ended: 12ms late"}},
+			To: "backup", From: "active", Cause: admin.CauseReleased, Epoch: 8, Addresses: []string{"10.0.0.100/24"}, ByHand: "uid 0 (pid 12)"}},
+		{Seq: 3, Event: admin.EventAddress, Time: ago(58 * time.Minute), Group: "db", Role: &admin.RoleChange{To: "fault", From: "backup", Cause: admin.CauseLease, Epoch: 8, Addresses: []string{}, Reason: "12ms late"}},
 		{Seq: 4, Event: admin.EventAddress, Time: ago(57 * time.Minute), Group: "db", Change: &admin.Change{State: admin.ProblemAddressConflict, Reason: "52:54:00:12:34:56 answers for 10.0.0.101"}},
 		{Seq: 5, Event: admin.EventPair, Time: ago(56 * time.Minute), Change: &admin.Change{State: "down", Reason: "connect: connection refused"}},
 		{Seq: 6, Event: admin.EventPair, Time: ago(55 * time.Minute), Change: &admin.Change{State: "synced"}},

@@ -183,11 +183,8 @@ func (p *eventPrinter) role(e admin.Event) string {
 	if r.ByHand != "" {
 		text += ", by hand of " + plain(r.ByHand)
 	}
-	// What the line says already is not said again.
-	cause := strings.ReplaceAll(r.Cause, "_", " ")
-	again := fmt.Sprintf("%s, was %s: %s", r.To, r.From, cause)
-	if reason := strings.TrimPrefix(strings.TrimPrefix(r.Reason, again), ": "); reason != "" {
-		text += ": " + plain(reason)
+	if r.Reason != "" {
+		text += ": " + plain(r.Reason)
 	}
 	return text
 }
