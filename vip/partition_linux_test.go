@@ -2,6 +2,7 @@ package vip
 
 import (
 	"context"
+	"slices"
 	"testing"
 	"time"
 
@@ -43,6 +44,7 @@ func TestWitness(t *testing.T) {
 
 			// The owner loses the witness too: it gives up before the other acts.
 			marks := [2]int{active.mark(), backup.mark()}
+			late := active.status().Adverts.Late
 			if _, err := l.Part(active.host, l.Host("client1"), lab.Everything); err != nil {
 				t.Fatal(err)
 			}
@@ -56,7 +58,13 @@ func TestWitness(t *testing.T) {
 			})
 			lost := active.waitFrom(marks[0], "loss", func(c Change) bool { return c.Kind == KindRole && c.From == Active })
 			taken := backup.waitFrom(marks[1], "takeover", becomes(Active))
-			if lost.Cause != CauseWitness {
+			switch {
+			case lost.Cause == CauseWitness:
+			case lost.Cause == CauseLease && (active.status().Adverts.Late > late || active.wasLate(marks[0])):
+				// A loop that gets no processor for an interval loses what is its own
+				// before it can tell why; it says that it was late.
+				t.Logf("the owner's loop was late, and its lease ended by that")
+			default:
 				t.Errorf("lost because of %q", lost.Cause)
 			}
 			if ends.IsZero() || taken.At.Before(ends) {
@@ -85,6 +93,14 @@ func TestWitness(t *testing.T) {
 			}
 		})
 	}
+}
+
+// wasLate reports whether the loop of a node has said that it was late itself, from
+// a mark on.
+func (n *node) wasLate(from int) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return slices.ContainsFunc(n.changes[from:], func(c Change) bool { return c.Kind == KindLate })
 }
 
 // leaseEnd gives when the lease of a node ends that owns the only group, or
