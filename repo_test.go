@@ -176,6 +176,7 @@ var edges = []edge{
 	{"internal/scene/operate", "lab", "the network that a scene is played in"},
 	{"internal/scene/operate", "lab/traffic", "clients and servers that check every byte"},
 	{"lab", "internal/netns", "a host is a namespace"},
+	{"vip", "internal/netns", "a second thread in the namespace of the loop"},
 	{"lab", "internal/rtnl", "links, bridges, addresses and routes"},
 	{"lab", "internal/tail", "what a process said, to wait for and to explain its end by"},
 	{"lab", "internal/sys", "the switch on a port, processes in a namespace"},

@@ -3,8 +3,8 @@ package vip
 import (
 	"fmt"
 	"os"
-	"runtime"
 
+	"github.com/holdfast-net/holdfast/internal/netns"
 	"github.com/holdfast-net/holdfast/internal/sys"
 )
 
@@ -68,55 +68,15 @@ func (h *hands) run(stop <-chan struct{}) {
 // failed, and is closed when f has returned.
 func inside(ns *os.File, f func()) <-chan error {
 	ended := make(chan error, 1)
-	go enter(ns, f, ended)
-	return ended
-}
-
-func enter(ns *os.File, f func(), ended chan<- error) {
-	runtime.LockOSThread()
-	if sys.OnMainThread() {
-		// /proc/self is the main thread's: it stays where it is, and is kept
-		// busy until another thread has been chosen.
-		other := make(chan error, 1)
-		go enter(ns, f, other)
-		for err := range other {
-			ended <- err
+	go func() {
+		defer close(ended)
+		err := netns.Within(ns, func() error {
+			f()
+			return nil
+		})
+		if err != nil {
+			ended <- fmt.Errorf("vip: a second thread in the network namespace: %w", err)
 		}
-		runtime.UnlockOSThread()
-		close(ended)
-		return
-	}
-	defer close(ended)
-	home, err := sys.ThreadNetNS()
-	if err != nil {
-		runtime.UnlockOSThread()
-		ended <- fmt.Errorf("vip: the network namespace of a thread: %w", err)
-		return
-	}
-	defer home.Close()
-	// Entering needs CAP_SYS_ADMIN, also where one is already.
-	if same(home, ns) {
-		defer runtime.UnlockOSThread()
-		f()
-		return
-	}
-	if err := sys.EnterNetNS(int(ns.Fd())); err != nil {
-		runtime.UnlockOSThread()
-		ended <- fmt.Errorf("vip: a second thread in the network namespace: %w", err)
-		return
-	}
-	f()
-	if sys.EnterNetNS(int(home.Fd())) == nil {
-		runtime.UnlockOSThread() // otherwise the thread ends with the goroutine
-	}
-}
-
-// same says whether two files are the same namespace.
-func same(a, b *os.File) bool {
-	x, err := a.Stat()
-	if err != nil {
-		return false
-	}
-	y, err := b.Stat()
-	return err == nil && os.SameFile(x, y)
+	}()
+	return ended
 }

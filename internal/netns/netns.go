@@ -95,6 +95,33 @@ func onSpareThread(f func()) {
 // Sockets that f makes stay in the namespace; goroutines that f starts do not
 // run in it. f may block; several may run at the same time.
 func (n *NS) Do(f func() error) error {
+	return do(func(*os.File) (bool, error) { return true, n.enter() }, f)
+}
+
+// Within is [NS.Do] for a namespace that a descriptor refers to. Where it is that
+// of this process, no capability is needed. The caller keeps ns open meanwhile.
+func Within(ns *os.File, f func() error) error {
+	return do(func(home *os.File) (bool, error) {
+		if same(home, ns) {
+			return false, nil // entering would need CAP_SYS_ADMIN
+		}
+		return true, sys.EnterNetNS(int(ns.Fd()))
+	}, f)
+}
+
+// same says whether two files are the same namespace.
+func same(a, b *os.File) bool {
+	x, err := a.Stat()
+	if err != nil {
+		return false
+	}
+	y, err := b.Stat()
+	return err == nil && os.SameFile(x, y)
+}
+
+// do runs f on a thread that enter has moved, and brings the thread back if it
+// was moved. enter gets the namespace that the thread is in.
+func do(enter func(home *os.File) (moved bool, err error), f func() error) error {
 	err := errors.New("the function ended its goroutine instead of returning")
 	done := make(chan struct{})
 	go func() {
@@ -104,7 +131,7 @@ func (n *NS) Do(f func() error) error {
 			// The main thread must stay where it is: hand the work on while
 			// this goroutine keeps it from being chosen again.
 			defer runtime.UnlockOSThread()
-			err = n.Do(f)
+			err = do(enter, f)
 			return
 		}
 		home, herr := sys.ThreadNetNS()
@@ -114,7 +141,8 @@ func (n *NS) Do(f func() error) error {
 			return
 		}
 		defer home.Close()
-		if err2 := n.enter(); err2 != nil {
+		moved, err2 := enter(home)
+		if err2 != nil {
 			runtime.UnlockOSThread()
 			err = err2
 			return
@@ -122,7 +150,7 @@ func (n *NS) Do(f func() error) error {
 		// Also when f panics or ends the goroutine. A thread that cannot be
 		// brought back stays locked and dies with this goroutine.
 		defer func() {
-			if sys.EnterNetNS(int(home.Fd())) == nil {
+			if !moved || sys.EnterNetNS(int(home.Fd())) == nil {
 				runtime.UnlockOSThread()
 			}
 		}()

@@ -64,6 +64,29 @@ func TestDo(t *testing.T) {
 		})
 	}
 	wg.Wait()
+	here, err := os.Open("/proc/self/ns/net")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer here.Close()
+	for range 50 {
+		if err := n.WithFD(func(fd int) error {
+			ns, err := os.Open(fmt.Sprintf("/proc/self/fd/%d", fd))
+			if err != nil {
+				return err
+			}
+			defer ns.Close()
+			if got := where(t, func(f func() error) error { return Within(ns, f) }); got != want {
+				t.Errorf("Within ran in %s, want %s", got, want)
+			}
+			return nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+		if got := where(t, func(f func() error) error { return Within(here, f) }); got != outside {
+			t.Errorf("within its own namespace it ran in %s, want %s", got, outside)
+		}
+	}
 	if got := where(t, n.DoAtHome); got != want {
 		t.Errorf("DoAtHome ran in %s, want %s", got, want)
 	}
