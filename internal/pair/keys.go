@@ -210,30 +210,36 @@ func holdsBoth(dir string) bool {
 	return true
 }
 
-// readKeyFile reads one of the files; a secret one must be its owner's alone.
+// byOthers are the bits of a mode by which others than the owner may write.
+const byOthers = 0o022
+
+// readKeyFile reads one of the files; a secret one must be its owner's alone, and
+// nobody else may write the others, or put files in their place.
 func readKeyFile(dir, name string, secret bool) ([]byte, error) {
 	path := filepath.Join(dir, name)
-	f, err := os.Open(path)
+	info, err := os.Stat(path) // opening a pipe would wait for a writer
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("the keys of the pair are incomplete: %w; make them with `holdfast pair init`, and copy one of the two directories to each node", err)
 	} else if err != nil {
 		return nil, fmt.Errorf("cannot read the keys of the pair: %w", err)
 	}
-	defer f.Close()
-	info, err := f.Stat()
+	above, err := os.Stat(dir)
 	switch {
 	case err != nil:
 		return nil, fmt.Errorf("cannot read the keys of the pair: %w", err)
+	case runtime.GOOS != "windows" && above.Mode().Perm()&byOthers != 0:
+		return nil, fmt.Errorf("%s can be written by others (mode %04o), who could put other keys there: chmod 700 %s", dir, above.Mode().Perm(), dir)
 	case !info.Mode().IsRegular():
 		return nil, fmt.Errorf("%s is not a regular file: copy the directory again from where `holdfast pair init` made it", path)
 	case secret && runtime.GOOS != "windows" && info.Mode().Perm()&0o077 != 0:
 		return nil, fmt.Errorf("%s can be read or written by others (mode %04o), who could pose as this node: chmod 600 %s, or make new keys if somebody may have read it", path, info.Mode().Perm(), path)
+	case runtime.GOOS != "windows" && info.Mode().Perm()&byOthers != 0:
+		return nil, fmt.Errorf("%s can be written by others (mode %04o), who could name another node as the peer: chmod 600 %s, and compare it with the one that `holdfast pair init` made", path, info.Mode().Perm(), path)
 	case info.Size() > maxKeyFile:
 		return nil, fmt.Errorf("%s has %d bytes, which no key has: copy the directory again from where `holdfast pair init` made it", path, info.Size())
 	}
-	text := make([]byte, info.Size())
-	n, err := f.ReadAt(text, 0)
-	if n < len(text) {
+	text, err := os.ReadFile(path)
+	if err != nil {
 		return nil, fmt.Errorf("cannot read the keys of the pair: %w", err)
 	}
 	return text, nil

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -129,6 +130,22 @@ func TestLoadKeysRefuses(t *testing.T) {
 		{"no directory", "are incomplete", func(t *testing.T, own, _, _ string) { os.RemoveAll(own) }},
 		{"a key for everybody", "chmod 600", func(t *testing.T, own, _, _ string) {
 			if err := os.Chmod(filepath.Join(own, keyFile), 0o640); err != nil {
+				t.Fatal(err)
+			}
+		}},
+		{"a certificate that others may change", "chmod 600", func(t *testing.T, own, _, _ string) {
+			if err := os.Chmod(filepath.Join(own, peerFile), 0o622); err != nil {
+				t.Fatal(err)
+			}
+		}},
+		{"a directory that others may change", "chmod 700", func(t *testing.T, own, _, _ string) {
+			if err := os.Chmod(own, 0o770); err != nil {
+				t.Fatal(err)
+			}
+		}},
+		{"a pipe that nobody writes", "not a regular file", func(t *testing.T, own, _, _ string) {
+			path := filepath.Join(own, keyFile)
+			if err := errors.Join(os.Remove(path), syscall.Mkfifo(path, 0o600)); err != nil {
 				t.Fatal(err)
 			}
 		}},
