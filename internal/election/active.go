@@ -32,6 +32,9 @@ type lease struct {
 // The order of the actions is that of Do.
 func (m *Machine) acquire(now, from Instant, epoch uint64, c Cause) {
 	m.epoch, m.owned = epoch, epoch
+	if m.move.phase == Granted { // and the peer has not taken them
+		m.do(Action{Do: Report, What: MoveRefused, Why: NotTaken})
+	}
 	m.move = move{}
 	m.lease = lease{
 		until: from + int64(m.own.Lease), proof: from,
@@ -358,7 +361,12 @@ func (m *Machine) denied(now Instant, from netip.Addr) {
 // First, which both judge alike in every family.
 func (m *Machine) contend(now Instant, priority uint8) {
 	if m.outranked(priority) {
+		stops := m.move.goal == goalStop
 		m.withdraw(now, ByRank, MAC{}, false)
+		if stops {
+			m.stopped()
+			return
+		}
 		m.toBackup(now, ByRank)
 		return
 	}

@@ -352,7 +352,7 @@ func (m *Machine) SetWell(now Instant, ok, urgent bool) []Action {
 		if m.role == Fault && m.move.goal != goalStop {
 			m.toBackup(now, ByWell)
 		}
-		m.stay()
+		m.stay(now)
 	case !ok && m.role == Active && urgent:
 		m.giveUp(now, ByUnwell)
 	case !ok && m.role == Active && changed:

@@ -40,6 +40,7 @@ type move struct {
 	phase     Phase
 	preparing bool // backup: Prepare has not been answered
 	draining  bool // owner: Drain has not been answered, in Handing or without a peer
+	asked     bool // owner: a command wants it too, which is answered whatever becomes of it
 	goal      goal
 	epoch     uint64
 	until     Instant // when the phase has lasted too long
@@ -63,10 +64,15 @@ func (m *Machine) moveDeadline() Instant {
 
 // Release gives the addresses to the peer, by command. They stay here if it
 // answers and cannot take them. Without one they are withdrawn, after those who
-// use them were told. The answer is a Report: Moved, Released or MoveRefused.
+// use them were told. The answer is a Report: Moved, Released or MoveRefused, or
+// that the node has lost them.
 func (m *Machine) Release(now Instant) []Action {
-	if m.begin(now) && m.role == Active && m.move.goal == goalNone {
-		m.leave(now, goalRelease)
+	if m.begin(now) && m.role == Active {
+		if m.move.goal == goalNone {
+			m.leave(now, goalRelease)
+		} else {
+			m.move.asked = true // they are on their way
+		}
 	}
 	return m.end(now)
 }
@@ -342,13 +348,22 @@ func (m *Machine) mayPreemptAt() Instant {
 }
 
 // stay ends a way out that a node took because it was not well, now that it is:
-// before the peer has had a part in it.
-func (m *Machine) stay() {
+// before the peer has had a part in it. What a command has asked for meanwhile
+// goes on for its sake, or is refused as it would have been.
+func (m *Machine) stay(now Instant) {
 	if m.role != Active || m.move.goal != goalUnwell || m.move.phase == Handing {
 		return
 	}
+	if m.move.asked && (!m.move.draining || !m.linked(now)) {
+		m.move.goal = goalRelease
+		return
+	}
+	asked := m.move.asked
 	if m.move.draining {
 		m.do(Action{Do: Keep})
 	}
 	m.move = move{}
+	if asked {
+		m.do(Action{Do: Report, What: MoveRefused, Why: PeerRefused})
+	}
 }
