@@ -84,7 +84,7 @@ func (p *pair) startWatching() {
 	if o.IdleTimeout > 0 {
 		p.at(&p.idleAt, p.moved+int64(o.IdleTimeout))
 	}
-	if p.service.isDraining(p.target) {
+	if p.leaving || p.service.isDraining(p.target) {
 		p.drain()
 	}
 }
@@ -136,7 +136,7 @@ func (p *pair) adoptLost(policy LostPolicy) {
 // bound puts the connection under the bounds of Drain as they are now, or lifts
 // them, as the state of its backend and service asks.
 func (p *pair) bound() {
-	if p.lost != nil || p.service.isDraining(p.target) {
+	if p.lost != nil || p.leaving || p.service.isDraining(p.target) {
 		p.drain()
 	} else {
 		p.drainFrom, p.drainBy, p.drainIdle = 0, 0, 0

@@ -23,10 +23,45 @@ func (p *pair) onAddress(addresses []netip.Addr) bool {
 // CountAddresses counts the connections whose clients connected to one of the
 // addresses, which have no zone.
 func (r *Relay) CountAddresses(addresses []netip.Addr) int {
+	return r.countAddresses(addresses, func(*pair) bool { return true })
+}
+
+// DrainAddresses puts the connections whose clients connected to one of the
+// addresses under the bounds of their services' Drain, which count from the first
+// call. It returns how many there are that have such bounds: whoever waits for
+// them asks again, which also finds who came meanwhile.
+func (r *Relay) DrainAddresses(addresses []netip.Addr) int {
+	return r.countAddresses(addresses, func(p *pair) bool {
+		if !p.leaving {
+			p.leaving = true
+			if p.stage == stageOpen {
+				p.bound()
+			}
+		}
+		return p.service.options.Load().Drain != Drain{}
+	})
+}
+
+// KeepAddresses takes DrainAddresses back for who is left.
+func (r *Relay) KeepAddresses(addresses []netip.Addr) {
+	r.countAddresses(addresses, func(p *pair) bool {
+		if p.leaving {
+			p.leaving = false
+			if p.stage == stageOpen {
+				p.bound()
+			}
+		}
+		return false
+	})
+}
+
+// countAddresses visits the connections that came to one of the addresses, and
+// counts those for which visit says so.
+func (r *Relay) countAddresses(addresses []netip.Addr, visit func(*pair) bool) int {
 	var n atomic.Int64
 	r.walk((*loop).everything, changeStep, func(*loop) func(*pair) {
 		return func(p *pair) {
-			if p.onAddress(addresses) {
+			if p.onAddress(addresses) && visit(p) {
 				n.Add(1)
 			}
 		}

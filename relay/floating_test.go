@@ -9,8 +9,10 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/holdfast-net/holdfast/internal/netnstest"
 	"github.com/holdfast-net/holdfast/internal/rtnl"
@@ -99,5 +101,67 @@ func floatingAddress(t *testing.T, host, every string, address netip.Prefix) {
 	pass(t, clients[2], backends[2], []byte("still here"))
 	if n := g.CountAddresses(floats); n != 0 {
 		t.Errorf("%d connections are left on %v", n, address.Addr())
+	}
+}
+
+// TestDrainAddresses puts connections under the bounds of Drain by the address
+// that they came to, and takes that back.
+func TestDrainAddresses(t *testing.T) {
+	for _, host := range []string{"127.0.0.1", "[::1]"} {
+		t.Run(host, func(t *testing.T) {
+			g := newRig(t)
+			b := newBackend(t, host)
+			connect := func(name string, d Drain) (client, backend net.Conn) {
+				s := g.service(t, host, ServiceOptions{Name: name, Drain: d}, b.addr())
+				client = dial(t, s.Addrs()[0])
+				backend = b.next(t)
+				pass(t, client, backend, []byte("hello"))
+				return client, backend
+			}
+			free, freeBackend := connect("free", Drain{})
+			long, longBackend := connect("long", Drain{Timeout: time.Hour, Idle: time.Minute})
+			idle, idleBackend := connect("idle", Drain{Idle: 100 * time.Millisecond})
+			brief, briefBackend := connect("brief", Drain{Timeout: 100 * time.Millisecond})
+			here := []netip.Addr{MustParseAddress(host + ":1").AddrPort().Addr()}
+			elsewhere := []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::1")}
+			bounded := func() int32 {
+				var n atomic.Int32
+				g.ask(func(l *loop) {
+					for _, p := range pairsOf(l) {
+						if p.drainFrom != 0 || p.drainBy != 0 || p.drainIdle != 0 {
+							n.Add(1)
+						}
+					}
+				})
+				return n.Load()
+			}
+			if n := g.DrainAddresses(elsewhere); n != 0 || bounded() != 0 {
+				t.Errorf("%d connections, %d under bounds, of another address", n, bounded())
+			}
+			if n := g.DrainAddresses(here); n < 1 || n > 3 {
+				t.Errorf("%d connections are waited for, want at most the 3 with bounds", n)
+			}
+			for _, c := range []net.Conn{idle, idleBackend, brief, briefBackend} {
+				wantRST(t, c)
+			}
+			for i := range 2 {
+				if e := g.end(t, i); e.Cause != CauseDrained {
+					t.Errorf("the record is %+v", e)
+				}
+			}
+			if n := g.DrainAddresses(here); n != 1 {
+				t.Errorf("%d connections are waited for, want the one that may take an hour", n)
+			}
+			g.KeepAddresses(elsewhere)
+			if n := bounded(); n == 0 {
+				t.Error("the bounds were lifted from another address")
+			}
+			g.KeepAddresses(here)
+			if n := bounded(); n != 0 {
+				t.Errorf("%d connections are still under bounds", n)
+			}
+			pass(t, free, freeBackend, []byte("still here"))
+			pass(t, long, longBackend, []byte("still here"))
+		})
 	}
 }

@@ -102,6 +102,7 @@ type pair struct {
 	links   [chainKinds]links
 	stage   stage
 	queued  bool // in loop.again
+	leaving bool // under the bounds of Drain, as the address it came to leaves
 	from    netip.AddrPort
 
 	client, backend leg

@@ -15,21 +15,25 @@ const (
 // CountAddresses counts the connections that came to one of the addresses.
 func (d *Daemon) CountAddresses(addresses []netip.Addr) int { return d.relay.CountAddresses(addresses) }
 
-// DrainAddresses waits until no connection that came to one of the addresses is
-// left, a moment at least, or until ctx ends. New ones go to another node
+// DrainAddresses lets the connections that came to one of the addresses end by
+// themselves, within the bounds of their services' drain, and waits until none is
+// left that has such bounds: a moment at least, until ctx ends at most. Then the
+// bounds are lifted again from those that are left. New ones go to another node
 // already.
 func (d *Daemon) DrainAddresses(ctx context.Context, addresses []netip.Addr) {
+	defer d.relay.KeepAddresses(addresses)
 	began := time.Now()
 	ticker := time.NewTicker(drainLook)
 	defer ticker.Stop()
 	for {
+		left := d.relay.DrainAddresses(addresses)
+		if left == 0 && time.Since(began) >= drainAtLeast {
+			return
+		}
 		select {
 		case <-ctx.Done():
 			return
 		case <-ticker.C:
-		}
-		if time.Since(began) >= drainAtLeast && d.relay.CountAddresses(addresses) == 0 {
-			return
 		}
 	}
 }
