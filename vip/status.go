@@ -148,6 +148,7 @@ type GateStatus struct {
 // PeerStatus is what beats say of the other Owner.
 type PeerStatus struct {
 	Linked   bool // beats arrive
+	Synced   bool // this node has all that the peer has: see SetSynced
 	Role     Role
 	Epoch    uint64
 	Priority uint8

@@ -31,7 +31,7 @@ func (g *group) status(now int64, wall time.Time) Status {
 		},
 		Takeovers: maps.Clone(g.takeovers), Conflicts: c.conflicts, Restored: g.addressing.restored, Gate: g.gateStatus(),
 	}
-	s.Witness.Address = g.spec.Witness
+	s.Witness.Address, s.Peer.Synced = g.spec.Witness, !g.unsynced
 	for _, a := range g.named {
 		if g.addressing.present[a] {
 			s.Present = append(s.Present, a)

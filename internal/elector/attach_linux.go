@@ -160,10 +160,24 @@ func (c *Client) take(l *link, w *welcome) error {
 			return err
 		}
 	}
+	was, err := c.adopt(l, w, settings)
+	if err != nil {
+		return err
+	}
+	c.o.Logger.Info("attached to the elector", "pid", l.pid, "version", w.Version, "started", w.Started)
+	if !was.IsZero() {
+		c.o.OnElector(true, fmt.Sprintf("one runs again (pid %d)", l.pid))
+	}
+	return nil
+}
+
+// adopt makes a link with these settings the client's, and says since when there
+// was none.
+func (c *Client) adopt(l *link, w *welcome, settings Settings) (since time.Time, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed {
-		return net.ErrClosed
+		return since, net.ErrClosed
 	}
 	// Configure and SetWell wait for mu: what they say comes behind this.
 	for _, w := range c.wells {
@@ -178,16 +192,12 @@ func (c *Client) take(l *link, w *welcome) error {
 	if c.stopping { // it was asked for when there was none
 		l.send(&message{Stop: &stop{By: "the daemon stops"}})
 	}
-	was := c.lost.Since
+	since = c.lost.Since
 	c.link, c.lost, c.heard = l, Problem{}, time.Now()
 	c.info = Info{
 		There: true, PID: l.pid, Started: w.Started, Version: w.Version, RealTime: w.RealTime, Locked: w.Locked, Lacks: w.Lacks,
 	}
-	c.o.Logger.Info("attached to the elector", "pid", l.pid, "version", w.Version, "started", w.Started)
-	if !was.IsZero() {
-		c.o.OnElector(true, fmt.Sprintf("one runs again (pid %d)", l.pid))
-	}
-	return nil
+	return since, nil
 }
 
 // configureNow puts settings into force on a link that nobody else uses yet.

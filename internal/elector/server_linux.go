@@ -65,6 +65,7 @@ type server struct {
 	mu       sync.Mutex
 	settings Settings
 	daemon   *session   // nil: none is attached
+	unsynced bool       // as a daemon has said last
 	pending  []*message // changes while none is
 	alone    time.Time  // since when none is
 	steps    map[uint64]*waiting
@@ -365,6 +366,7 @@ func (s *server) obey(ses *session, in *receiver, m *message) error {
 // synced holds for every group.
 func (s *server) synced(ok bool) {
 	s.mu.Lock()
+	s.unsynced = !ok
 	groups := s.settings.Groups
 	s.mu.Unlock()
 	for _, g := range groups {
@@ -410,6 +412,12 @@ func (s *server) configure(ses *session, c *configure, turn int64) {
 	}
 	if err == nil {
 		s.taken = turn
+	}
+	s.mu.Lock()
+	unsynced := s.unsynced
+	s.mu.Unlock()
+	if unsynced {
+		s.synced(false) // groups that are new, too
 	}
 	ses.answer(c.ID, err)
 }
