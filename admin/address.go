@@ -121,6 +121,7 @@ type Witness struct {
 // PeerGroup is what the other node says of a group.
 type PeerGroup struct {
 	Linked   bool      `json:"linked"` // it is heard
+	Synced   bool      `json:"synced"` // this node has all that it has, and may ask for the addresses
 	Role     string    `json:"role"`
 	Epoch    uint64    `json:"epoch"`
 	Priority int       `json:"priority"`

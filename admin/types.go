@@ -72,6 +72,7 @@ const (
 	ProblemAddressFault    = "address_fault"         // this node cannot own a group: its interface, what it tracks, or its engines are not well; or owns it without some of its addresses
 	ProblemAddressConflict = "address_conflict"      // another host answers for an address that is this node's
 	ProblemAddressReleased = "address_released"      // a group was released by command, and nobody took it: nobody owns it until the next reload or start
+	ProblemAddressSettings = "address_settings"      // the groups of addresses are not those of the file: the elector did not take them
 	ProblemForgedAdverts   = "forged_adverts"        // within the last minute adverts came from a host that is not the peer, or contradict the file
 	ProblemAdvertsLost     = "adverts_lost"          // the link says that the peer is active, and its adverts do not arrive
 	ProblemPairDown        = "pair_down"             // the link to the other node is down

@@ -196,7 +196,8 @@ type Service struct {
 	OnBackendLost string `yaml:"on_backend_lost" default:"reset" enum:"reset,drain" later:"hold,rehome"`
 
 	// Bounds for what is left of a drained backend, of a removed one, of a
-	// removed service, and of a node that stops.
+	// removed service, of a node that stops, and on an address that this node
+	// gives to the other one.
 	Drain Drain `yaml:"drain"`
 
 	// How long to try one backend before the next. A lost SYN is sent again after

@@ -114,7 +114,8 @@ var (
 	problemCodes = []string{
 		admin.ProblemServiceDown, admin.ProblemBackendDown, admin.ProblemReloadRefused,
 		admin.ProblemLimit, admin.ProblemAcceptQueue, admin.ProblemListenerGone, admin.ProblemEventsLost,
-		admin.ProblemAddressFault, admin.ProblemAddressConflict, admin.ProblemAddressReleased, admin.ProblemForgedAdverts, admin.ProblemAdvertsLost,
+		admin.ProblemAddressFault, admin.ProblemAddressConflict, admin.ProblemAddressReleased, admin.ProblemAddressSettings,
+		admin.ProblemForgedAdverts, admin.ProblemAdvertsLost,
 		admin.ProblemPairDown, admin.ProblemPairSyncing, admin.ProblemConfiguration, admin.ProblemWitness,
 		admin.ProblemElectorDown, admin.ProblemElector, admin.ProblemNoLeaseGate, admin.ProblemNotify,
 	}

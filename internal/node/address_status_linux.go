@@ -132,7 +132,7 @@ func (a *addresses) describe(st vip.Status) admin.AddressGroup {
 		g.Witness = &admin.Witness{Address: w.Address.String(), Answers: w.Reachable, Asked: w.Asked, Answered: w.Answered, Last: w.Last}
 	}
 	if p := st.Peer; a.node.pair != nil && st.Priority > 0 {
-		g.Peer = &admin.PeerGroup{Linked: p.Linked, Role: p.Role.String(), Epoch: p.Epoch, Priority: int(p.Priority), Well: p.Well, Heard: p.Heard}
+		g.Peer = &admin.PeerGroup{Linked: p.Linked, Synced: p.Synced, Role: p.Role.String(), Epoch: p.Epoch, Priority: int(p.Priority), Well: p.Well, Heard: p.Heard}
 	}
 	return g
 }
@@ -188,6 +188,11 @@ func (a *addresses) problems() (list []admin.Problem) {
 		}
 		return list
 	}
+	a.mu.Lock()
+	if a.refused != nil {
+		list = append(list, admin.Problem{Code: admin.ProblemAddressSettings, Text: refusedText(a.refused), Since: a.refusal})
+	}
+	a.mu.Unlock()
 	down := a.status().State == "down"
 	for _, p := range client.Problems() {
 		code := admin.ProblemElectorDown

@@ -43,6 +43,8 @@ type addresses struct {
 	wanted  *elector.Settings  // of an elector that could not be had; nil: none is wanted
 	lacking error              // why it could not
 	since   time.Time          // of that
+	refused error              // why the elector that is there did not take the last file; nil: it did
+	refusal time.Time          // when it first did not
 	giveUp  context.CancelFunc // of who tries again; nil: nobody does
 	client  *elector.Client    // nil: there were no groups since the start
 	ctx     context.Context    // of what runs for the groups; nil before run
@@ -85,20 +87,22 @@ func newAddresses(n *node) *addresses {
 // in its order, with the addresses of their backends.
 func (n *node) settings(c *config.Config, services []daemon.ServiceOptions) elector.Settings {
 	s := elector.Settings{Node: c.Node}
-	everywhere := slices.ContainsFunc(c.Services, func(v config.Service) bool {
-		return slices.ContainsFunc(v.Listen, everyAddress)
-	})
+	var everywhere []int
+	for i := range c.Services {
+		if slices.ContainsFunc(c.Services[i].Listen, everyAddress) {
+			everywhere = append(everywhere, i)
+		}
+	}
 	for i := range c.Addresses {
 		g := &c.Addresses[i]
 		on := c.ServicesOf(g)
 		v := elector.Group{Group: vip.Group{
 			Name: g.Name, Interface: g.Interface, Addresses: slices.Clone(g.Addresses), Track: slices.Clone(g.Track.Interfaces),
 			NeedsAlive: len(on) > 0 || len(g.Track.Command) > 0,
-		}, Steps: len(on) > 0 || everywhere}
-		for _, i := range on {
-			v.Drain = max(v.Drain, c.Services[i].Drain.Timeout)
+		}, Steps: len(on)+len(everywhere) > 0}
+		for _, i := range slices.Concat(on, everywhere) {
+			v.Drain = max(v.Drain, drainBound(c.Services[i].Drain))
 		}
-		v.Drain = min(v.Drain, vip.MaxStepBound)
 		if r := g.VRRP; r != nil {
 			v.VRRP = &vip.VRRP{
 				ID: uint8(r.ID), Priority: uint8(r.Priority), Interval: r.Interval, Preempt: r.Preempt, PreemptDelay: r.PreemptDelay,
@@ -115,6 +119,16 @@ func (n *node) settings(c *config.Config, services []daemon.ServiceOptions) elec
 		n.log.Warn("the addresses are announced on their own interfaces alone", "err", err)
 	}
 	return s
+}
+
+// drainBound is how long a planned move waits for a service's connections at most.
+// Who may take as long as he likes, unless he is idle, may not keep an address here
+// for ever.
+func drainBound(d config.Drain) time.Duration {
+	if d.Timeout == 0 && d.Idle > 0 {
+		return vip.MaxStepBound
+	}
+	return min(d.Timeout, vip.MaxStepBound)
 }
 
 // everyAddress reports whether who connects to a group's address can come to a
@@ -156,7 +170,6 @@ func (a *addresses) attach(ctx context.Context, runtime string, s elector.Settin
 		had[g.Name] = true
 	}
 	a.mu.Lock()
-	defer a.mu.Unlock()
 	a.client = client
 	a.down = downtime{since: time.Now()}
 	for _, g := range a.groups {
@@ -167,6 +180,8 @@ func (a *addresses) attach(ctx context.Context, runtime string, s elector.Settin
 			a.judge(g)
 		}
 	}
+	a.mu.Unlock()
+	a.node.pair.tellElector()
 	return nil
 }
 
@@ -403,6 +418,7 @@ func (a *addresses) apply(ctx context.Context, was, now *config.Config, s electo
 	switch {
 	case client != nil:
 		err = client.Configure(ctx, s)
+		a.configured(err)
 	case len(now.Addresses) > 0:
 		if err = a.first(ctx, now.Directories.Runtime, s); err != nil {
 			a.tryAgain(now.Directories.Runtime)
@@ -425,6 +441,28 @@ func (a *addresses) apply(ctx context.Context, was, now *config.Config, s electo
 		a.log.Info("changed", "change", c)
 	}
 	return changes
+}
+
+// configured notes whether the elector took a file. One that it did not take is a
+// problem until a later one is taken.
+func (a *addresses) configured(err error) {
+	a.mu.Lock()
+	was := a.refused
+	if a.refused = err; was == nil {
+		a.refusal = time.Now()
+	}
+	a.mu.Unlock()
+	switch {
+	case err != nil:
+		a.noted("", admin.ProblemAddressSettings, refusedText(err))
+	case was != nil:
+		a.noted("", "well", "the groups of addresses are as the file says")
+	}
+}
+
+func refusedText(err error) string {
+	return "the groups of addresses are not as the file says: the elector did not take them: " + err.Error() +
+		"; what it had before holds: look at its problems, if there are any, correct the file, and reload"
 }
 
 // first gets the first elector of a node that runs, or notes that it lacks one.

@@ -40,6 +40,10 @@ type partner struct {
 
 	wake chan struct{} // for share
 
+	// telling is held by who tells an elector how the link stands: the newest is
+	// told last. It comes before the others' locks.
+	telling sync.Mutex
+
 	mu      sync.Mutex
 	state   string
 	news    map[string]pair.Entry // of hands, by key, that are not taken yet
@@ -134,12 +138,7 @@ func (p *partner) heard(beat []byte) {
 
 // changed takes another state of the link. It runs on the link's goroutine.
 func (p *partner) changed(s pair.State) {
-	if c := p.node.addresses.elector(); c != nil {
-		if s.State == pair.Down {
-			c.LinkDown()
-		}
-		c.SetSynced(s.State == pair.Synced)
-	}
+	p.tellElector()
 	p.mu.Lock()
 	was := p.state
 	p.state = s.State
@@ -154,6 +153,24 @@ func (p *partner) changed(s pair.State) {
 	}
 	p.log.Log(context.Background(), level, "the link to the other node", "state", s.State, "peer", p.peerName(), "reason", s.Error)
 	p.event(s.State, s.Error)
+}
+
+// tellElector tells the elector, where there is one, how the link stands.
+func (p *partner) tellElector() {
+	if p == nil {
+		return
+	}
+	p.telling.Lock()
+	defer p.telling.Unlock()
+	c := p.node.addresses.elector()
+	if c == nil {
+		return // it is told when it is there
+	}
+	s := p.link.State()
+	if s.State == pair.Down {
+		c.LinkDown()
+	}
+	c.SetSynced(s.State == pair.Synced)
 }
 
 func (p *partner) event(state, reason string) {

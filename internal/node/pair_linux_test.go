@@ -1,6 +1,7 @@
 package node_test
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -37,7 +38,9 @@ type member struct {
 	host         *lab.Host
 	file, socket string
 	more         string // groups beside front
-	drain        string // of the service
+	drain        string // of the service; "": none
+	bare         bool   // without addresses, so far
+	called       string // in the file; "": name
 	process      *lab.Process
 	admin        admin.Client
 }
@@ -66,7 +69,9 @@ func newCouple(t *testing.T, f lab.Family) *couple {
 	t.Cleanup(func() {
 		if t.Failed() {
 			for _, n := range c.nodes {
-				t.Logf("%s:\n%s", n.name, n.process.Output())
+				if n.process != nil {
+					t.Logf("%s:\n%s", n.name, n.process.Output())
+				}
 			}
 		}
 		if err := l.Close(); err != nil {
@@ -118,7 +123,7 @@ func (n *member) path(name string) string { return filepath.Join(n.dir, n.name, 
 func (n *member) write() {
 	n.t.Helper()
 	i := slices.Index(n.nodes[:], n)
-	text := fmt.Sprintf(`node: %[1]s
+	text := fmt.Sprintf(`node: %[12]s
 pair: {listen: "%[2]s", peer: "%[3]s", keys: %[4]s/keys/node%[5]d}
 addresses:
   - name: front
@@ -134,22 +139,20 @@ services:
   - name: web
     listen: "%[9]s"
     health: {none: {}}
-    drain: {timeout: %[11]s}
+    drain: {%[11]s}
     backends: [{name: b1, address: "%[10]s"}]
 admin: {socket: %[4]s/%[1]s/s}
 directories: {runtime: %[4]s/%[1]s}
 `, n.name, n.host.AddrPort(n.family, 7420), n.other().host.AddrPort(n.family, 7420), n.dir, i+1, n.address, 200-50*i, n.more,
-		netip.AddrPortFrom(n.address.Addr(), 80), n.lab.Host("backend1").AddrPort(n.family, 9000), cmpOr(n.drain, "0s"))
+		netip.AddrPortFrom(n.address.Addr(), 80), n.lab.Host("backend1").AddrPort(n.family, 9000), n.drain, cmp.Or(n.called, n.name))
+	if n.bare {
+		head, rest, _ := strings.Cut(text, "addresses:\n")
+		_, rest, _ = strings.Cut(rest, "\nservices:\n")
+		text = head + "services:\n" + strings.Replace(rest, netip.AddrPortFrom(n.address.Addr(), 80).String(), ":81", 1)
+	}
 	if err := os.WriteFile(n.file, []byte(text), 0o600); err != nil {
 		n.t.Fatal(err)
 	}
-}
-
-func cmpOr(a, b string) string {
-	if a != "" {
-		return a
-	}
-	return b
 }
 
 func (n *member) other() *member {
@@ -433,6 +436,52 @@ func testPair(t *testing.T, f lab.Family) {
 		active.await("one is left", func(s admin.Status) bool { return len(s.Addresses) == 1 })
 		c.talk(conn) // it noticed nothing
 		backup.await("the files agree", func(s admin.Status) bool { return len(s.Pair.Differs) == 0 })
+	})
+
+	t.Run("a move waits as drain says", func(t *testing.T) {
+		active.drain = "idle: 300ms" // and no timeout
+		active.write()
+		if _, err := active.admin.Reload(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		quiet, busy := c.connect(), c.connect()
+		released := make(chan error, 1)
+		go func() {
+			_, err := active.admin.Release(t.Context(), "front")
+			released <- err
+		}()
+		told := make(chan error, 1)
+		go func() {
+			_ = quiet.SetDeadline(time.Now().Add(within))
+			_, err := quiet.Read(make([]byte, 1))
+			told <- err
+		}()
+		tick := time.NewTicker(50 * time.Millisecond)
+		defer tick.Stop()
+		for waits := true; waits; { // who is not idle has all the time there is
+			c.talk(busy)
+			select {
+			case err := <-told:
+				if waits = false; !errors.Is(err, syscall.ECONNRESET) {
+					t.Errorf("who was idle was told %v, want a reset", err)
+				}
+			case err := <-released:
+				t.Fatalf("the release did not wait for who was not idle: %v", err)
+			case <-tick.C:
+			}
+		}
+		c.talk(busy)
+		_ = busy.Close()
+		if err := <-released; err != nil {
+			t.Error(err)
+		}
+		backup.awaitRole(admin.RoleActive)
+		active.drain = ""
+		active.write()
+		if _, err := active.admin.Reload(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		active, backup = c.settled()
 	})
 
 	t.Run("SIGTERM is a planned release", func(t *testing.T) {

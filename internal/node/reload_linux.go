@@ -100,8 +100,9 @@ func (n *node) reload(ctx context.Context) (_ *config.Config, changes []string, 
 		}
 		return nil, nil, err
 	}
-	// Who listens on an address does so before it comes.
-	changes = append(changes, n.addresses.apply(ctx, was, c, settings)...)
+	// Who listens on an address does so before it comes. The rest of the file is in
+	// force: who asked for it may go away.
+	changes = append(changes, n.addresses.apply(n.serving, was, c, settings)...)
 	n.pair.take(c)
 	if metrics != n.metrics {
 		changes = append(changes, n.replaceMetrics(metrics))
@@ -120,6 +121,7 @@ func keeps(was, now *config.Config) error {
 		{"directories.runtime", was.Directories.Runtime, now.Directories.Runtime},
 		{"directories.bpf", was.Directories.BPF, now.Directories.BPF},
 		{"pair", pairText(was.Pair), pairText(now.Pair)},
+		{"node", nameInPair(was), nameInPair(now)},
 	} {
 		if k.was != k.now {
 			return &admin.Error{
@@ -130,6 +132,15 @@ func keeps(was, now *config.Config) error {
 		}
 	}
 	return nil
+}
+
+// nameInPair is the name by which the other node knows this one; "" for a single
+// node.
+func nameInPair(c *config.Config) string {
+	if c.Pair == nil {
+		return ""
+	}
+	return c.Node
 }
 
 // pairText is what of a pair cannot be changed by a reload.

@@ -39,7 +39,7 @@ const (
 // notes are by path, in the order of the schema.
 var notes = map[string]note{
 	"node": {
-		reload:  "The new name is in everything that is said from then on.",
+		reload:  "The new name is in everything that is said from then on. Not in a pair, where the other node knows this one by it: there a reload that changes it is refused.",
 		example: `lb1`,
 	},
 
@@ -247,10 +247,11 @@ var notes = map[string]note{
 		more:    "`hold` and `rehome` are not supported by this version, and refused. [Choose the bounds](../../guide/bounds.md) says when `drain` is right.",
 	},
 	"services[].drain": {
-		without: "no bounds: what is drained ends by itself, and a node that stops tells everybody at once",
+		without: "no bounds: what is drained ends by itself; a node that stops, or gives an address away, tells everybody at once",
 		reload:  keysInside,
 		example: `{timeout: 1h, idle: 1m}`,
-		more:    seeMaintain,
+		more: "An address that is given away waits for the connections on it that have such bounds, for an hour at most; new ones go to the other node " +
+			"meanwhile. When it leaves, those that are left are told, also those without bounds. " + seeMaintain,
 	},
 	"services[].drain.timeout": {reload: "Holds at once, for what is already draining too; it counts from when draining began.", example: `1h`, more: seeMaintain},
 	"services[].drain.idle": {
