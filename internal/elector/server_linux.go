@@ -62,10 +62,12 @@ type server struct {
 	configuring sync.Mutex   // one at a time
 	taken       int64        // the last of them that is in force; guarded by configuring
 
+	syncing  sync.Mutex // before mu
+	unsynced bool       // as a daemon has said last
+
 	mu       sync.Mutex
 	settings Settings
 	daemon   *session   // nil: none is attached
-	unsynced bool       // as a daemon has said last
 	pending  []*message // changes while none is
 	alone    time.Time  // since when none is
 	steps    map[uint64]*waiting
@@ -363,14 +365,21 @@ func (s *server) obey(ses *session, in *receiver, m *message) error {
 	return nil
 }
 
-// synced holds for every group.
+// synced holds for every group, also for those that come later.
 func (s *server) synced(ok bool) {
-	s.mu.Lock()
+	s.syncing.Lock()
+	defer s.syncing.Unlock()
 	s.unsynced = !ok
+	s.tellSynced()
+}
+
+// tellSynced tells every group. The caller holds syncing.
+func (s *server) tellSynced() {
+	s.mu.Lock()
 	groups := s.settings.Groups
 	s.mu.Unlock()
 	for _, g := range groups {
-		if err := s.owner.SetSynced(g.Name, ok); err != nil {
+		if err := s.owner.SetSynced(g.Name, !s.unsynced); err != nil {
 			s.log.Warn("a group's state was not taken", "group", g.Name, "err", err)
 		}
 	}
@@ -413,12 +422,11 @@ func (s *server) configure(ses *session, c *configure, turn int64) {
 	if err == nil {
 		s.taken = turn
 	}
-	s.mu.Lock()
-	unsynced := s.unsynced
-	s.mu.Unlock()
-	if unsynced {
-		s.synced(false) // groups that are new, too
+	s.syncing.Lock()
+	if s.unsynced {
+		s.tellSynced() // groups that are new, too
 	}
+	s.syncing.Unlock()
 	ses.answer(c.ID, err)
 }
 
