@@ -5,9 +5,11 @@ import (
 	"errors"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
+	"github.com/holdfast-net/holdfast/internal/rtnl"
 	"github.com/holdfast-net/holdfast/lab"
 )
 
@@ -68,6 +70,16 @@ func TestTentative(t *testing.T) {
 	until(t, "adverts", func() bool { return n.status().Adverts.Sent > 3 })
 	if s := n.status(); s.Adverts.Failed > 0 {
 		t.Errorf("%d adverts could not be sent", s.Adverts.Failed)
+	}
+}
+
+// The peer is told of an address that is tentative, and nothing is sent from it.
+func TestTentativeIsTold(t *testing.T) {
+	local, own := netip.MustParsePrefix("fe80::1/64"), netip.MustParsePrefix("10.0.0.1/24")
+	p := &port{addresses: []rtnl.Address{{Prefix: own}, {Prefix: local, Tentative: true}}}
+	p.pick(nil)
+	if !slices.Equal(p.own, []netip.Prefix{own, local}) || p.source != [2]netip.Addr{own.Addr()} || p.from(netip.MustParseAddr("fe80::2")).IsValid() {
+		t.Errorf("own %v, sources %v", p.own, p.source)
 	}
 }
 

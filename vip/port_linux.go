@@ -49,7 +49,7 @@ type port struct {
 	sockets   sockets
 
 	// source is what adverts and questions come from, by family: addresses of
-	// the link that no group has, and that can be used.
+	// the link that no group has, and that can be used already.
 	source [2]netip.Addr
 	own    []netip.Prefix // all of those
 	// tentative is one that cannot be used yet, or never, as another host has it.
@@ -197,11 +197,11 @@ func (p *port) pick(floating map[netip.Addr]bool) {
 		if floating[addr] {
 			continue
 		}
-		if a.Tentative { // the kernel sends nothing from it
+		p.own = append(p.own, a.Prefix) // the peer knows it before the first advert comes from it
+		if a.Tentative {                // the kernel sends nothing from it
 			p.tentative = addr
 			continue
 		}
-		p.own = append(p.own, a.Prefix)
 		switch i := family(addr); {
 		case i == 0 && !p.source[0].IsValid():
 			p.source[0] = addr
@@ -215,7 +215,7 @@ func (p *port) pick(floating map[netip.Addr]bool) {
 // is one.
 func (p *port) from(target netip.Addr) netip.Addr {
 	for _, own := range p.own {
-		if own.Contains(target) && family(own.Addr()) == family(target) {
+		if own.Contains(target) && family(own.Addr()) == family(target) && own.Addr() != p.tentative {
 			return own.Addr()
 		}
 	}
