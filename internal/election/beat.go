@@ -20,7 +20,6 @@ const (
 	Ready          // backup: prepared for Move
 	Refusing       // backup: cannot take Move
 	Wanting        // backup: has the higher priority, and preempts
-	Claiming       // backup: hears nobody, and is about to take over
 )
 
 func (p Phase) String() string {
