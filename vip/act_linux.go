@@ -297,7 +297,7 @@ func (g *group) answer(err error) {
 // is none.
 func (g *group) release(done func(error)) {
 	if !g.active() {
-		done(fmt.Errorf("vip: group %q: %w", g.spec.Name, ErrReleased))
+		done(fmt.Errorf("vip: group %q: %w", g.spec.Name, ErrNotOwner))
 		return
 	}
 	g.waiting = append(g.waiting, done)

@@ -198,7 +198,7 @@ func (l *loop) setSynced(name string, ok bool) {
 func (l *loop) release(name string, done func(error)) {
 	g := l.group(name)
 	if g == nil || !g.started || g.stopped {
-		done(fmt.Errorf("vip: group %q: %w", name, ErrReleased))
+		done(fmt.Errorf("vip: group %q: %w", name, ErrNotOwner))
 		return
 	}
 	g.release(done)

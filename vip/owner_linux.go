@@ -280,8 +280,8 @@ func (o *Owner) LinkDown() {
 	o.post(func(l *loop) { l.linkDown() })
 }
 
-// ErrReleased is why Release refuses a group that this node does not own.
-var ErrReleased = errors.New("this node does not own the addresses")
+// ErrNotOwner is why Release refuses a group that this node does not own.
+var ErrNotOwner = errors.New("this node does not own the addresses")
 
 // Release gives a group's addresses to the peer, in the order of a planned
 // release (see [Order]), and returns when it is done. If the peer cannot take
@@ -293,7 +293,7 @@ func (o *Owner) Release(ctx context.Context, group string) error {
 		return err
 	}
 	if !o.started() {
-		return fmt.Errorf("vip: group %q: %w", group, ErrReleased)
+		return fmt.Errorf("vip: group %q: %w", group, ErrNotOwner)
 	}
 	return o.ask(ctx, func(l *loop, done func(error)) { l.release(group, done) })
 }

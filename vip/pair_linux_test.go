@@ -195,7 +195,7 @@ func TestRelease(t *testing.T) {
 			t.Errorf("%v was claimed by %v", f.Addr(), spans)
 		}
 	}
-	if err := active.owner.Release(ctx, "front"); !errors.Is(err, ErrReleased) {
+	if err := active.owner.Release(ctx, "front"); !errors.Is(err, ErrNotOwner) {
 		t.Errorf("releasing what is not owned: %v", err)
 	}
 	if err := active.owner.Release(ctx, "back"); err == nil {
