@@ -69,6 +69,14 @@ func TestLeftOwnerIsSilent(t *testing.T) {
 			<-asked
 			for _, f := range floating {
 				reach(t, client, f.Addr())
+				// The watch reads behind the network: it has all of before when it has a
+				// frame of the new owner.
+				ctx, cancel := context.WithTimeout(t.Context(), patience)
+				_, err := w.Await(ctx, func(s lab.Seen) bool { return s.Host == backup.host.Name() && s.Speaks(f.Addr()) })
+				cancel()
+				if err != nil {
+					t.Errorf("%v of %s: %v", f.Addr(), backup.host.Name(), err)
+				}
 				spans := lab.Speakers(w.Seen(), func(s lab.Seen) bool { return s.Speaks(f.Addr()) })
 				if len(spans) != 2 || spans[0].Host != active.host.Name() || spans[1].Host != backup.host.Name() {
 					t.Errorf("%v was spoken for by %v", f.Addr(), spans)
