@@ -74,6 +74,18 @@ func floatingAddress(t *testing.T, host, every string, address netip.Prefix) {
 	if err := h.AddAddress(lo, rtnl.Address{Prefix: address, NoDAD: true}); err != nil {
 		t.Fatal(err)
 	}
+	// The kernel puts an IPv6 address into its routes on a work queue of its own
+	// (net/ipv6/addrconf.c, addrconf_dad_work).
+	for began := time.Now(); ; {
+		c, err := net.Dial("udp", netip.AddrPortFrom(address.Addr(), 9).String())
+		if err == nil {
+			c.Close()
+			break
+		}
+		if time.Since(began) > 20*time.Second {
+			t.Fatal(err)
+		}
+	}
 	port := all.Addrs()[0].AddrPort().Port()
 	var clients, backends []net.Conn
 	for _, to := range []Address{

@@ -80,7 +80,8 @@ func (a Address) toNetlink() (*netlink.Addr, error) {
 	return addr, nil
 }
 
-// AddAddress gives a link an address.
+// AddAddress gives a link an address. Of IPv6 the kernel may answer for it, and
+// route to it, a moment later: a work queue of its own does that.
 func (h *Handle) AddAddress(index int, a Address) error {
 	addr, err := a.toNetlink()
 	if err == nil {
