@@ -71,11 +71,12 @@ func floatingAddress(t *testing.T, host, every string, address netip.Prefix) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := h.AddAddress(lo, rtnl.Address{Prefix: address, NoDAD: true}); err != nil {
+	if err := h.AddAddress(lo, rtnl.Address{Prefix: address, NoDAD: true, NoPrefixRoute: true}); err != nil {
 		t.Fatal(err)
 	}
 	// The kernel puts an IPv6 address into its routes on a work queue of its own
-	// (net/ipv6/addrconf.c, addrconf_dad_work).
+	// (net/ipv6/addrconf.c, addrconf_dad_work); with a prefix route, which comes at
+	// once, what is sent before that would be lost.
 	for began := time.Now(); ; {
 		c, err := net.Dial("udp", netip.AddrPortFrom(address.Addr(), 9).String())
 		if err == nil {
