@@ -146,6 +146,38 @@ func TestAlertsNameMetrics(t *testing.T) {
 	}
 }
 
+// Every problem of status is explained in a guide, with what to do, and no guide
+// explains one that does not exist.
+func TestGuidesKnowProblems(t *testing.T) {
+	var guides string
+	for file, title := range map[string]string{
+		"docs/guide/daemon.md": "## When it is degraded\n", "docs/guide/addresses.md": "## When it does not do what it should\n",
+	} {
+		_, section, ok := strings.Cut(read(t, file), title)
+		if !ok {
+			t.Fatalf("%s has no section %q", file, title)
+		}
+		section, _, _ = strings.Cut(section, "\n## ")
+		guides += section
+	}
+	var codes []string
+	for _, m := range regexp.MustCompile(`(?m)^\tProblem\w+\s*= "(\w+)"`).FindAllStringSubmatch(read(t, "admin/types.go"), -1) {
+		codes = append(codes, m[1])
+	}
+	if len(codes) == 0 {
+		t.Fatal("there are no problems")
+	}
+	var explained []string
+	for _, m := range regexp.MustCompile("(?m)^\\| `(\\w+)` \\| .+ \\| .+ \\|$").FindAllStringSubmatch(guides, -1) {
+		explained = append(explained, m[1])
+	}
+	slices.Sort(codes)
+	slices.Sort(explained)
+	if d := cmp.Diff(codes, explained); d != "" {
+		t.Errorf("the problems that there are (-) and those that the guides explain (+):\n%s", d)
+	}
+}
+
 // A link inside the repository leads somewhere.
 func TestLinks(t *testing.T) {
 	link := regexp.MustCompile(`\]\(([^)\s]+)\)`)
