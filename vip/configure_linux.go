@@ -51,6 +51,10 @@ func (l *loop) configure(specs []Group) {
 	if l.every = l.checkEvery(); l.every > 0 {
 		l.checkAt = l.now + int64(l.every)
 	}
+	l.gatesAt = 0
+	if len(l.ports) > 0 {
+		l.gatesAt = l.now + int64(gatesEvery)
+	}
 }
 
 // settlePorts looks at links that are new or needed for more, and gives up

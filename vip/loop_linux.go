@@ -37,6 +37,7 @@ type loop struct {
 	floating map[netip.Addr]bool
 	every    time.Duration // see checkEvery
 	checkAt  int64         // when links are asked next; 0: not
+	gatesAt  int64         // when gates are asked next; 0: not
 	resume   map[string]handed
 
 	frame    frame
@@ -229,6 +230,7 @@ func (l *loop) turn(events []sys.Event) error {
 		l.ended[i] = nil
 	}
 	l.checkLinks()
+	l.checkGates()
 	for _, p := range l.ports {
 		if p.retryAt > 0 && l.now >= p.retryAt {
 			p.retryAt = 0
@@ -257,6 +259,9 @@ func (l *loop) deadline() int64 {
 	}
 	if l.checkAt > 0 {
 		at = min(at, l.checkAt)
+	}
+	if l.gatesAt > 0 {
+		at = min(at, l.gatesAt)
 	}
 	for _, p := range l.ports {
 		if p.retryAt > 0 {

@@ -32,6 +32,7 @@ type sockets struct {
 	neighbour *sys.NeighbourSocket
 	gate      *gate.Gate
 	noGate    string // why there is none
+	gateLost  bool   // there was one, and it could not be put back
 }
 
 // port is a link that groups use, by its name: it may go and come back.
@@ -59,6 +60,7 @@ type port struct {
 	looking bool  // the hands are looking at it
 	again   bool  // and shall look once more
 	asking  bool  // the hands are asking for its carrier
+	gating  bool  // the hands are asking for its gate
 	dropped bool  // no group uses it any more
 }
 
