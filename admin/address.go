@@ -112,7 +112,8 @@ type Gate struct {
 // Witness is a third machine that says whether a node is cut off.
 type Witness struct {
 	Address  string    `json:"address"`
-	Answers  bool      `json:"answers"` // within the time that a takeover takes
+	Answers  bool      `json:"answers"`             // within the time that a takeover takes
+	NotAsked bool      `json:"not_asked,omitempty"` // as this node may not take over, such as after a release: answers says nothing
 	Asked    uint64    `json:"asked"`
 	Answered uint64    `json:"answered"`
 	Last     time.Time `json:"last,omitzero"` // answer

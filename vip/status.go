@@ -124,6 +124,7 @@ type AdvertStatus struct {
 type WitnessStatus struct {
 	Address   netip.Addr // invalid: none is configured
 	Reachable bool
+	Idle      bool // it is not asked, as this node may not take over: Reachable says nothing
 	Asked     uint64
 	Answered  uint64
 	Last      time.Time // of the last answer; zero: none yet

@@ -68,7 +68,8 @@ func (g *group) status(now int64, wall time.Time) Status {
 			s.Why = "addresses could not be set: " + g.addressing.problem
 		}
 	}
-	s.Witness.Reachable, s.Witness.Asked, s.Witness.Answered, s.Witness.Last = m.Witness.Reachable, m.Witness.Asked, m.Witness.Answered, at(m.Witness.Last)
+	s.Witness.Reachable, s.Witness.Idle = m.Witness.Reachable, m.Witness.Idle
+	s.Witness.Asked, s.Witness.Answered, s.Witness.Last = m.Witness.Asked, m.Witness.Answered, at(m.Witness.Last)
 	s.Ask = AskStatus{Asking: m.Asking, Asked: m.Asked, Answered: m.Answered, Last: at(m.LastAnswer)}
 	s.Peer.Linked, s.Peer.Heard = m.Peer.Linked, at(m.Peer.Last)
 	if b := m.Peer.Beat; m.Peer.Last != 0 {

@@ -99,6 +99,17 @@ func addressEvents() []admin.Event {
 	}
 }
 
+// A witness that is not asked is not said to be silent.
+func TestRenderWitnessNotAsked(t *testing.T) {
+	g := wellPair().Addresses
+	for notAsked, silent := range map[bool]bool{false: true, true: false} {
+		g[0].Witness = &admin.Witness{Address: "10.0.0.1", NotAsked: notAsked}
+		if got := strings.Contains(view{now: now}.addresses(g), "does not answer"); got != silent {
+			t.Errorf("not asked %t: said to be silent %t", notAsked, got)
+		}
+	}
+}
+
 func TestRenderAddressEvents(t *testing.T) {
 	p := eventPrinter{view: view{now: now}}
 	var b strings.Builder

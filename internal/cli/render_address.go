@@ -76,7 +76,7 @@ func (v view) groupNote(g admin.AddressGroup) string {
 			warn("%s: %s", plain(t.What), plain(t.Reason))
 		}
 	}
-	if w := g.Witness; w != nil && !w.Answers {
+	if w := g.Witness; w != nil && !w.Answers && !w.NotAsked {
 		warn("the witness %s does not answer", plain(w.Address))
 	}
 	if p := g.Peer; p != nil && !p.Linked {

@@ -428,6 +428,7 @@ func (m *Machine) Status(now Instant) Status {
 	}
 	w := &st.Witness
 	w.Asked, w.Answered, w.Last, w.Reflected = m.wit.asks, m.wit.answers, m.wit.last, m.wit.reflected
+	w.Idle = m.watched() && m.role != Active && !m.mayAct()
 	w.Reachable = m.watched() && m.witnessReachable(now)
 	p := &st.Peer
 	p.Linked, p.Last, p.Beat = m.linked(now), m.peer.last, m.peer.beat

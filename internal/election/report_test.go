@@ -276,3 +276,25 @@ func TestAnythingIsHeard(t *testing.T) {
 		}
 	})
 }
+
+// A released backup that nobody took over asks no witness, and does not say that
+// it is silent.
+func TestWitnessOfReleased(t *testing.T) {
+	s := usual(100 * time.Millisecond)
+	s.witness = true
+	w := newWorld(s)
+	w.run(int64(2 * time.Second))
+	a, b := w.node[0], w.node[1]
+	for _, n := range []*node{a, b} {
+		if st := n.m.Status(n.clock()).Witness; st.Idle || !st.Reachable {
+			t.Errorf("before, the witness of %v is %+v", n.m.Status(n.clock()).Role, st)
+		}
+	}
+	b.halt()
+	w.run(w.t + int64(3*time.Second))
+	a.call(func(now Instant) { a.do(a.m.Release(now)) })
+	w.run(w.t + int64(5*time.Second))
+	if st := a.m.Status(a.clock()); st.Role != Backup || !st.Held || !st.Witness.Idle {
+		t.Errorf("after, it is %v, held %t, its witness is %+v", st.Role, st.Held, st.Witness)
+	}
+}

@@ -34,6 +34,9 @@ type Status struct {
 		Asked, Answered uint64
 		Last            Instant // of the last answer; 0: none
 		Reachable       bool
+		// Idle says that it is not asked, as this node may not take over:
+		// Reachable then says nothing.
+		Idle bool
 		// Reflected is when the witness's answer to a question of the peer's on
 		// our behalf came last; 0: never. Only a partition needs it.
 		Reflected Instant

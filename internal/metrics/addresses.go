@@ -164,9 +164,9 @@ func advertMetrics() Group {
 		}, {
 			Name: "holdfast_witness_up", Labels: labels("address"),
 			Help:  "1 while the witness answers; 0 while it does not.",
-			About: "At 0 this node takes nothing over, and gives up what it owns if it loses the other node too. Absent without a witness, and in fault, when the node does not ask it.",
+			About: "At 0 this node takes nothing over, and gives up what it owns if it loses the other node too. Absent without a witness, and where the node does not ask it, as it may not take over: in fault, and after a release.",
 			read: eachGroup(func(g *admin.AddressGroup, set setFunc) {
-				if g.Witness != nil {
+				if g.Witness != nil && !g.Witness.NotAsked {
 					set(boolean(g.Witness.Answers), g.Witness.Address)
 				}
 			}),

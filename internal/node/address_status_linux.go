@@ -129,7 +129,7 @@ func (a *addresses) describe(st vip.Status) admin.AddressGroup {
 		g.Takeovers[string(cause)] = n
 	}
 	if w := st.Witness; w.Address.IsValid() && st.Role != vip.Fault { // a node in fault does not ask it
-		g.Witness = &admin.Witness{Address: w.Address.String(), Answers: w.Reachable, Asked: w.Asked, Answered: w.Answered, Last: w.Last}
+		g.Witness = &admin.Witness{Address: w.Address.String(), Answers: w.Reachable, NotAsked: w.Idle, Asked: w.Asked, Answered: w.Answered, Last: w.Last}
 	}
 	if p := st.Peer; a.node.pair != nil && st.Priority > 0 {
 		g.Peer = &admin.PeerGroup{Linked: p.Linked, Synced: p.Synced, Role: p.Role.String(), Epoch: p.Epoch, Priority: int(p.Priority), Well: p.Well, Heard: p.Heard}
