@@ -3,6 +3,7 @@ package announce_test
 import (
 	"errors"
 	"net/netip"
+	"slices"
 	"syscall"
 	"testing"
 	"time"
@@ -23,6 +24,14 @@ type host struct {
 	four, six netip.Addr
 	rtnl      *rtnl.Handle
 	socket    *sys.NeighbourSocket
+	// frames are all that come by, also those to another host, which the socket
+	// passes over.
+	frames chan passed
+}
+
+type passed struct {
+	frame    []byte
+	outgoing bool
 }
 
 func cable(t *testing.T) (a, b host) {
@@ -57,7 +66,14 @@ func cable(t *testing.T) (a, b host) {
 				h.rtnl.AddAddress(h.index, rtnl.Address{Prefix: netip.PrefixFrom(h.six, 64), NoDAD: true})); err != nil {
 				return err
 			}
-			h.socket, err = sys.OpenNeighbourSocket(h.index)
+			if h.socket, err = sys.OpenNeighbourSocket(h.index); err != nil {
+				return err
+			}
+			const everything = 0x06 // BPF_RET | BPF_K
+			tap, err := sys.OpenPacketSocket(h.index, []sys.FilterInsn{{Op: everything, K: 0xffff}})
+			if err == nil {
+				h.frames = listen(t, tap)
+			}
 			return err
 		}); err != nil {
 			t.Fatal(err)
@@ -71,6 +87,32 @@ func cable(t *testing.T) (a, b host) {
 	return hosts[0], hosts[1]
 }
 
+// listen gives what comes by until the test ends.
+func listen(t *testing.T, tap *sys.PacketSocket) chan passed {
+	frames := make(chan passed, 1024)
+	t.Cleanup(func() {
+		if err := tap.Close(); err != nil {
+			t.Error(err)
+		}
+		for range frames { //nolint:revive // until its reader has ended
+		}
+	})
+	go func() {
+		defer close(frames)
+		for buf := make([]byte, 256); ; {
+			n, _, outgoing, err := tap.Receive(buf)
+			if err != nil {
+				return
+			}
+			select {
+			case frames <- passed{slices.Clone(buf[:n]), outgoing}:
+			default: // nobody listens
+			}
+		}
+	}()
+	return frames
+}
+
 func (h host) addr(six bool) netip.Addr {
 	if six {
 		return h.six
@@ -82,35 +124,24 @@ func (h host) addr(six bool) netip.Addr {
 // again: the kernel joins a new address's solicited-node group when it likes.
 func (h host) await(t *testing.T, match func(n announce.Neighbour, outgoing bool) bool, again ...[]byte) announce.Neighbour {
 	t.Helper()
-	e, err := sys.NewEpoll(1)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer e.Close()
-	if errno := e.Add(h.socket.FD(), sys.EventIn, 0); errno != 0 {
-		t.Fatal(errno)
-	}
-	batch := sys.NewBatch(16, 256)
-	for end := time.Now().Add(10 * time.Second); ; {
+	late, tick := time.After(10*time.Second), time.NewTicker(100*time.Millisecond)
+	defer tick.Stop()
+	for {
 		for _, frame := range again {
 			if errno := h.socket.Send(frame); errno != 0 {
 				t.Fatal(errno)
 			}
 		}
-		if _, err := e.Wait(make([]sys.Event, 1), 100); err != nil {
-			t.Fatal(err)
-		}
-		if time.Now().After(end) {
-			t.Fatal("nothing has come in 10 s")
-		}
-		n, errno := h.socket.Receive(batch)
-		if errno != 0 && errno != syscall.EAGAIN {
-			t.Fatal(errno)
-		}
-		for i := range n {
-			frame, outgoing := batch.Frame(i)
-			if n, ok := announce.ParseNeighbour(frame); ok && match(n, outgoing) {
-				return n
+		for waiting := true; waiting; {
+			select {
+			case f := <-h.frames:
+				if n, ok := announce.ParseNeighbour(f.frame); ok && match(n, f.outgoing) {
+					return n
+				}
+			case <-tick.C:
+				waiting = false
+			case <-late:
+				t.Fatal("nothing has come in 10 s")
 			}
 		}
 	}
