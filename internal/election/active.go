@@ -203,10 +203,13 @@ func (m *Machine) askWitness(now Instant, forPeer bool) {
 		}
 	}
 	m.do(Action{Do: Ask, Target: w, From: m.place.source(w)})
+	if !m.wit.pending || now-m.wit.asked > 2*int64(m.witnessRest()) {
+		m.wit.silent = now // after a rest the silence of before says nothing
+	}
 	m.wit.asks++
 	m.wit.asked, m.wit.pending = now, true
 	m.wit.at = now + int64(m.witnessRest())
-	if !m.wit.lost && m.wit.asks > 1 && now-max(m.wit.last, m.since) > 2*int64(m.witnessRest())+int64(m.own.Down) {
+	if !m.wit.lost && now-max(m.wit.silent, m.since) > 2*int64(m.witnessRest())+int64(m.own.Down) {
 		m.wit.lost = true
 		m.report(WitnessLost)
 	}

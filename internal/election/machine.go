@@ -87,6 +87,7 @@ type witness struct {
 	pending       bool    // and it has not answered that
 	good          Instant // when the newest question was asked that it has answered
 	last          Instant // answer
+	silent        Instant // when the oldest question was asked that it has not answered
 	at            Instant // when to ask next, while nothing else asks
 	lost          bool    // reported
 	reflected     Instant

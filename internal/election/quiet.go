@@ -24,6 +24,7 @@ type quiet struct {
 // listen begins to listen: nothing is known.
 func (m *Machine) listen(now Instant) {
 	m.quiet = quiet{heard: now, advert: now, missing: m.quiet.missing, askAt: now + int64(m.theirs.Suspect)}
+	m.wit.at = max(m.wit.at, now) // who did not listen did not ask either, and is not late
 }
 
 // lives takes evidence that the active node's lease ran at the instant. What

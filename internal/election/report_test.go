@@ -71,6 +71,12 @@ func TestReports(t *testing.T) {
 			w.wit[1].cut = false
 			w.run(w.t + 100*I)
 		}, []string{"witness lost", "witness back"}},
+		"a node that was not well for a while": {watched, func(w *world) {
+			w.node[1].setWell(false, false)
+			w.run(w.t + 300*I)
+			w.node[1].setWell(true, false)
+			w.run(w.t + 100*I)
+		}, nil},
 		"late": {usually, func(w *world) {
 			w.node[1].freeze(0)
 			w.run(w.t + 30*I)
@@ -89,6 +95,35 @@ func TestReports(t *testing.T) {
 				t.Errorf("%d takeovers, %q owns; want a, as before", len(w.takeovers), w.owners())
 			}
 		})
+	}
+}
+
+// Who was released, and is to own again long after, was not late, and has not
+// lost a witness that it did not ask meanwhile.
+func TestAfterARest(t *testing.T) {
+	s := usual(100 * time.Millisecond)
+	s.witness = true
+	second := int64(time.Second)
+	got := said(t, s, func(w *world) {
+		w.node[0].halt()
+		w.run(w.t + 3*second)
+		b := w.node[1]
+		b.call(func(now Instant) { b.do(b.m.Release(now)) }) // nobody takes the addresses
+		w.run(w.t + 30*second)
+		b.call(func(now Instant) {
+			actions, err := b.m.Change(now, b.settings())
+			if err != nil {
+				t.Error(err)
+			}
+			b.do(actions)
+		})
+		w.run(w.t + 10*second)
+		if w.owners() != "b" {
+			t.Errorf("%q owns, want b", w.owners())
+		}
+	})
+	if want := []string{"released"}; !slices.Equal(got, want) {
+		t.Errorf("reported %q, want %q", got, want)
 	}
 }
 
