@@ -1,6 +1,9 @@
 package sockdiag
 
-import "time"
+import (
+	"math"
+	"time"
+)
 
 // TCPInfo is what the kernel counts and measures of one connection (TCP_INFO,
 // struct tcp_info in linux/tcp.h). Counts begin with the connection. What an older
@@ -96,3 +99,114 @@ const (
 	OptionMicroTimestamps // timestamps count microseconds
 	OptionFastOpened      // made by a Fast Open of the other end
 )
+
+// tcpInfoSize is that of the struct tcp_info which this package knows whole.
+const tcpInfoSize = 248
+
+// ParseTCPInfo reads a struct tcp_info as the kernel of this machine fills it,
+// of whatever size.
+func ParseTCPInfo(b []byte) TCPInfo {
+	var whole [tcpInfoSize]byte // an older kernel's is shorter: the rest is 0
+	size := len(b)
+	copy(whole[:], b)
+	var (
+		u16    = func(at int) uint16 { return order.Uint16(whole[at:]) }
+		u32    = func(at int) uint32 { return order.Uint32(whole[at:]) }
+		u64    = func(at int) uint64 { return order.Uint64(whole[at:]) }
+		micros = func(at int) time.Duration { return time.Duration(u32(at)) * time.Microsecond }
+		millis = func(at int) time.Duration { return time.Duration(u32(at)) * time.Millisecond }
+		long   = func(at int) time.Duration { // microseconds in 64 bits
+			return time.Duration(min(u64(at), math.MaxInt64/uint64(time.Microsecond))) * time.Microsecond
+		}
+		rate = func(at int) uint64 { // all ones: no limit
+			if v := u64(at); v != math.MaxUint64 {
+				return v
+			}
+			return 0
+		}
+	)
+	sendScale, receiveScale, appLimited, fastOpenFailure := bitFields(whole[6], whole[7])
+	t := TCPInfo{
+		State:           State(whole[0]),
+		CongestionState: CongestionState(whole[1]),
+		Retransmits:     whole[2],
+		Probes:          whole[3],
+		Backoff:         whole[4],
+		Options:         Options(whole[5]),
+		SendScale:       sendScale,
+		ReceiveScale:    receiveScale,
+		AppLimited:      appLimited,
+		FastOpenFailure: fastOpenFailure,
+
+		RTO:                micros(8),
+		ACKTimeout:         micros(12),
+		SendMSS:            u32(16),
+		ReceiveMSS:         u32(20),
+		Unacked:            u32(24),
+		Sacked:             u32(28),
+		Lost:               u32(32),
+		Retransmitting:     u32(36),
+		LastSent:           millis(44),
+		LastReceived:       millis(52),
+		LastACK:            millis(56),
+		PathMTU:            u32(60),
+		ReceiveThreshold:   u32(64),
+		RTT:                micros(68),
+		RTTVar:             micros(72),
+		SlowStartThreshold: u32(76),
+		CongestionWindow:   u32(80),
+		AdvertisedMSS:      u32(84),
+		Reordering:         u32(88),
+		ReceiveRTT:         micros(92),
+		ReceiveSpace:       u32(96),
+
+		SegmentsRetransmitted: u32(100),
+		PacingRate:            rate(104),
+		MaxPacingRate:         rate(112),
+		BytesAcked:            u64(120),
+		BytesReceived:         u64(128),
+		SegmentsSent:          u32(136),
+		SegmentsReceived:      u32(140),
+		BytesUnsent:           u32(144),
+		MinRTT:                micros(148),
+		DataSegmentsReceived:  u32(152),
+		DataSegmentsSent:      u32(156),
+		DeliveryRate:          u64(160),
+		Busy:                  long(168),
+		WindowLimited:         long(176),
+		BufferLimited:         long(184),
+		SegmentsDelivered:     u32(192),
+		SegmentsDeliveredCE:   u32(196),
+		BytesSent:             u64(200),
+		BytesRetransmitted:    u64(208),
+		DuplicatesReported:    u32(216),
+		ReorderingsSeen:       u32(220),
+		SegmentsOutOfOrder:    u32(224),
+		SendWindow:            u32(228),
+		ReceiveWindow:         u32(232),
+		Rehashes:              u32(236),
+		RTOs:                  u16(240),
+		RTORecoveries:         u16(242),
+		RTOTime:               millis(244),
+		Size:                  size,
+	}
+	if t.SlowStartThreshold >= math.MaxInt32 { // TCP_INFINITE_SSTHRESH
+		t.SlowStartThreshold = 0
+	}
+	if u32(148) == math.MaxUint32 { // none measured
+		t.MinRTT = 0
+	}
+	if t.State == Listen { // the same bytes are its queue, which Socket tells
+		t.Unacked, t.Sacked = 0, 0
+	}
+	return t
+}
+
+// bitFields takes the two bytes of bit fields apart, which C fills from the low
+// end on a little-endian machine and from the high end on a big-endian one.
+func bitFields(scales, flags byte) (send, receive uint8, appLimited bool, fastOpenFailure uint8) {
+	if order.Uint16([]byte{1, 0}) == 1 {
+		return scales & 0xf, scales >> 4, flags&1 != 0, flags >> 1 & 3
+	}
+	return scales >> 4, scales & 0xf, flags&0x80 != 0, flags >> 5 & 3
+}

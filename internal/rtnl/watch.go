@@ -34,7 +34,7 @@ type Change struct {
 // It is not safe for use by several goroutines at once.
 type Watch struct {
 	w    *sys.RouteWatch
-	msgs []sys.RouteMessage
+	msgs []sys.NetlinkMessage
 }
 
 // OpenWatch subscribes to the changes in the network namespace of the calling
@@ -94,7 +94,7 @@ const (
 )
 
 // parse reads a message; ok is false for one that tells nothing of interest.
-func parse(m sys.RouteMessage) (c Change, ok bool) {
+func parse(m sys.NetlinkMessage) (c Change, ok bool) {
 	switch m.Type {
 	case syscall.RTM_NEWLINK, syscall.RTM_DELLINK:
 		c.Kind = LinkSet

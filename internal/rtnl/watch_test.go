@@ -17,7 +17,7 @@ func FuzzParse(f *testing.F) {
 	f.Add(uint16(syscall.RTM_DELLINK), []byte{0, 0, 0, 0, 3, 0, 0, 0, 1, 0, 1, 0, 0, 0, 0, 0, 9, 0, 3, 0, 'e', 't', 'h', '0', 0})
 	f.Add(uint16(syscall.RTM_NEWADDR), []byte{10, 255, 0, 0, 3, 0, 0, 0, 4, 0, 1, 0})
 	f.Fuzz(func(t *testing.T, kind uint16, body []byte) {
-		c, ok := parse(sys.RouteMessage{Type: kind, Body: body})
+		c, ok := parse(sys.NetlinkMessage{Type: kind, Body: body})
 		switch {
 		case !ok:
 		case c.Kind == AddressSet || c.Kind == AddressGone:

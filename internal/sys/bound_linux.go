@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net/netip"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -34,55 +33,37 @@ const (
 // in this thread's network namespace that are bound and do nothing else. A
 // kernel before 6.8 lists none.
 func BoundSockets(v6 bool) ([]BoundSocket, error) {
-	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, unix.NETLINK_SOCK_DIAG)
+	s, err := OpenDiag()
 	if err != nil {
-		return nil, fmt.Errorf("socket NETLINK_SOCK_DIAG: %w", err)
+		return nil, err
 	}
-	defer func() { _ = unix.Close(fd) }()
+	defer s.Close()
 
-	family := byte(unix.AF_INET)
+	request := make([]byte, inetDiagReqV2Size)
+	request[0], request[1] = unix.AF_INET, unix.IPPROTO_TCP
 	if v6 {
-		family = unix.AF_INET6
+		request[0] = unix.AF_INET6
 	}
-	req := make([]byte, unix.SizeofNlMsghdr+inetDiagReqV2Size)
-	h := (*unix.NlMsghdr)(unsafe.Pointer(&req[0]))
-	h.Len = uint32(len(req))
-	h.Type = unix.SOCK_DIAG_BY_FAMILY
-	h.Flags = unix.NLM_F_REQUEST | unix.NLM_F_DUMP
-	body := req[unix.SizeofNlMsghdr:]
-	body[0], body[1] = family, unix.IPPROTO_TCP
-	binary.NativeEndian.PutUint32(body[inetDiagReqStatesOff:], tcpfBoundInactive)
-	if err := unix.Sendto(fd, req, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
-		return nil, fmt.Errorf("send on NETLINK_SOCK_DIAG: %w", err)
+	binary.NativeEndian.PutUint32(request[inetDiagReqStatesOff:], tcpfBoundInactive)
+	if _, err := s.Ask(DiagByFamily, true, request); err != nil {
+		return nil, err
 	}
-
 	var found []BoundSocket
-	buf := make([]byte, 32<<10)
+	var msgs []NetlinkMessage
 	for {
-		n, _, err := unix.Recvfrom(fd, buf, 0)
-		if err != nil {
-			return nil, fmt.Errorf("receive on NETLINK_SOCK_DIAG: %w", err)
+		if msgs, err = s.Receive(msgs[:0]); err != nil {
+			return nil, err
 		}
-		for b := buf[:n]; len(b) >= unix.SizeofNlMsghdr; {
-			m := (*unix.NlMsghdr)(unsafe.Pointer(&b[0]))
-			if int(m.Len) < unix.SizeofNlMsghdr || int(m.Len) > len(b) {
-				return nil, fmt.Errorf("NETLINK_SOCK_DIAG: message of %d bytes in %d", m.Len, len(b))
+		for _, m := range msgs {
+			if done, err := m.Done(); done {
+				return found, err
 			}
-			data := b[unix.SizeofNlMsghdr:m.Len]
-			switch m.Type {
-			case unix.NLMSG_DONE:
-				return found, nil
-			case unix.NLMSG_ERROR:
-				if len(data) < 4 {
-					return nil, fmt.Errorf("NETLINK_SOCK_DIAG: short error message")
-				}
-				return nil, fmt.Errorf("NETLINK_SOCK_DIAG: %w", unix.Errno(-int32(binary.NativeEndian.Uint32(data))))
-			case unix.SOCK_DIAG_BY_FAMILY:
-				if len(data) >= inetDiagMsgSize {
-					found = append(found, parseBound(data))
-				}
+			if refused, err := m.Answer(); refused {
+				return nil, fmt.Errorf("NETLINK_SOCK_DIAG: %w", err)
 			}
-			b = b[min(len(b), (int(m.Len)+unix.NLMSG_ALIGNTO-1)&^(unix.NLMSG_ALIGNTO-1)):]
+			if m.Type == DiagByFamily && len(m.Body) >= inetDiagMsgSize {
+				found = append(found, parseBound(m.Body))
+			}
 		}
 	}
 }

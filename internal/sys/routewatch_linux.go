@@ -1,7 +1,6 @@
 package sys
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 
@@ -22,13 +21,6 @@ const routeWatchBuffer = 1 << 20
 type RouteWatch struct {
 	fd  int
 	buf []byte
-}
-
-// RouteMessage is one message of rtnetlink; Body is behind its header and
-// valid until the next Receive.
-type RouteMessage struct {
-	Type uint16
-	Body []byte
 }
 
 // OpenRouteWatch subscribes to groups in the network namespace of the calling
@@ -56,7 +48,7 @@ func (w *RouteWatch) FD() int { return w.fd }
 // Receive appends the messages that have arrived to msgs, at most one
 // datagram's. more is false when there was nothing; lost is true when the
 // kernel has dropped messages because nobody read.
-func (w *RouteWatch) Receive(msgs []RouteMessage) (_ []RouteMessage, more, lost bool, err error) {
+func (w *RouteWatch) Receive(msgs []NetlinkMessage) (_ []NetlinkMessage, more, lost bool, err error) {
 	for {
 		n, from, err := unix.Recvfrom(w.fd, w.buf, unix.MSG_TRUNC)
 		switch {
@@ -74,20 +66,9 @@ func (w *RouteWatch) Receive(msgs []RouteMessage) (_ []RouteMessage, more, lost 
 		if nl, ok := from.(*unix.SockaddrNetlink); !ok || nl.Pid != 0 {
 			return msgs, true, false, nil // not from the kernel
 		}
-		return splitMessages(msgs, w.buf[:n]), true, false, nil
+		msgs, _ = SplitMessages(msgs, w.buf[:n]) // the kernel cuts none short
+		return msgs, true, false, nil
 	}
-}
-
-func splitMessages(msgs []RouteMessage, b []byte) []RouteMessage {
-	for len(b) >= unix.SizeofNlMsghdr {
-		n := int(binary.NativeEndian.Uint32(b))
-		if n < unix.SizeofNlMsghdr || n > len(b) {
-			break
-		}
-		msgs = append(msgs, RouteMessage{Type: binary.NativeEndian.Uint16(b[4:]), Body: b[unix.SizeofNlMsghdr:n]})
-		b = b[min((n+3)&^3, len(b)):]
-	}
-	return msgs
 }
 
 // Close ends the subscription.

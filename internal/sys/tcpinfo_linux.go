@@ -57,3 +57,14 @@ func GetTCPInfo(fd int, info *TCPInfo) syscall.Errno {
 	}
 	return 0
 }
+
+// RawTCPInfo fills buf with fd's struct tcp_info, as far as the kernel knows it
+// and buf has room, and returns how much that is.
+func RawTCPInfo(fd int, buf []byte) (int, syscall.Errno) {
+	size := uint32(len(buf))
+	_, _, e := syscall.RawSyscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.IPPROTO_TCP, unix.TCP_INFO, uintptr(unsafe.Pointer(unsafe.SliceData(buf))), uintptr(unsafe.Pointer(&size)), 0)
+	if e != 0 {
+		return 0, e
+	}
+	return int(min(size, uint32(len(buf)))), 0
+}
