@@ -21,7 +21,9 @@ func TestList(t *testing.T) {
 	p4 := s.connect(four, "tcp4", "127.0.0.1:1001")
 	p6 := s.connect(six, "tcp6", "[::1]:1002")
 	pd := s.connect(dual, "tcp4", "127.0.0.2:1003")
-	ends := func(a, b netip.AddrPort, kind string) string { return fmt.Sprintf("%s -> %s established%s", a, b, kind) }
+	ends := func(a, b netip.AddrPort, kind string) string {
+		return fmt.Sprintf("%s -> %s established%s", a, b, kind)
+	}
 	server4, client4 := ends(p4.remote(), p4.local(), ""), ends(p4.local(), p4.remote(), "")
 	server6, client6 := ends(p6.remote(), p6.local(), ""), ends(p6.local(), p6.remote(), "")
 	serverD, clientD := ends(pd.remote(), pd.local(), " mapped"), ends(pd.local(), pd.remote(), "")

@@ -54,8 +54,10 @@ func OpenWatch(o WatchOptions) (*Watch, error) {
 
 // Destroyed goes through the sockets as they are freed, with their last Info and
 // Cookie, and without Inode and UID; it waits for the next one. State is Closed as
-// a rule. One that neither connected nor listened is told, too; one in TimeWait or
-// SynReceived is not, as it is no whole socket.
+// a rule. Go by the Cookie: of a socket that its own program has reset (SO_LINGER
+// with 0) the kernel has forgotten the addresses and the remote port by then. One
+// that neither connected nor listened is told, too; the end of TimeWait or
+// SynReceived is not, as those are no whole sockets.
 //
 // ErrOverflow says that some were lost; everything that had been kept is told
 // before it, so that a listing that is made then is newer than what was lost. It

@@ -2,9 +2,9 @@ package sys
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -117,9 +117,10 @@ func (s *DiagSocket) Close() error {
 
 // A DiagWatch receives what NETLINK_SOCK_DIAG tells of its own accord.
 type DiagWatch struct {
-	file *os.File
-	raw  syscall.RawConn
-	buf  []byte
+	file   *os.File
+	raw    syscall.RawConn
+	buf    []byte
+	closed atomic.Bool
 }
 
 // OpenDiagWatch subscribes to groups in the network namespace of the calling
@@ -163,6 +164,8 @@ func (w *DiagWatch) Receive(msgs []NetlinkMessage, wait bool) (_ []NetlinkMessag
 		}
 	})
 	switch {
+	case err != nil && w.closed.Load():
+		return msgs, false, false, os.ErrClosed // the runtime has an error of its own for it
 	case err != nil:
 		return msgs, false, false, err
 	case rerr == unix.EAGAIN:
@@ -200,9 +203,8 @@ func (w *DiagWatch) StopWith(ctx context.Context) (release func()) {
 
 // Close ends the subscription, and a wait in Receive with os.ErrClosed.
 func (w *DiagWatch) Close() error {
-	err := w.file.Close()
-	if errors.Is(err, os.ErrClosed) {
+	if w.closed.Swap(true) {
 		return nil
 	}
-	return err
+	return w.file.Close()
 }
