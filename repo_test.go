@@ -213,6 +213,7 @@ var testEdges = []edge{
 	{"announce", "internal/sys", "the socket of the frames"},
 	{"sockdiag", "internal/netns", "the namespace that its sockets live in"},
 	{"sockdiag", "internal/netnstest", "sockets are listed and destroyed where they can do no harm"},
+	{"sockdiag", "internal/rtnl", "an address of one link"},
 	{"internal/sys", "internal/netns", "the namespaces of two hosts"},
 	{"internal/sys", "internal/netnstest", "sockets are tried on a real link, where they can do no harm"},
 	{"internal/sys", "internal/rtnl", "the cable between two hosts"},

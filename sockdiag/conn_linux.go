@@ -15,8 +15,8 @@ import (
 // Conn asks the kernel about the sockets of one network namespace: that of the
 // thread that opened it, wherever it is used. It is for one goroutine at a time.
 type Conn struct {
-	dump  *sys.DiagSocket // its answers are many
-	one   *sys.DiagSocket // each request has one answer, so that it can be asked while a dump is read
+	dump  kernel // its answers are many
+	one   kernel // each request has one answer, so that it can be asked while a dump is read
 	msgs  []sys.NetlinkMessage
 	reply []sys.NetlinkMessage
 	body  []byte
@@ -25,6 +25,13 @@ type Conn struct {
 	unread  bool   // the answers of a dump have not all been read,
 	seq     uint32 // which has this number
 	closed  bool
+}
+
+// kernel is a *sys.DiagSocket: what it says of requests and answers.
+type kernel interface {
+	Ask(kind uint16, dump bool, body []byte) (seq uint32, err error)
+	Receive(msgs []sys.NetlinkMessage) ([]sys.NetlinkMessage, error)
+	Close() error
 }
 
 // ListOptions say how sockets are listed.
@@ -71,8 +78,9 @@ func (c *Conn) Close() error {
 //
 // An error comes last, with a Socket that says nothing: of f (see
 // [Filter.Check]), of ctx, which is looked at between the pieces, of the kernel,
-// or ErrInterrupted. ErrNotPermitted is for a Filter with a Mark. To stop early
-// is all right; the next List reads what is left over.
+// or ErrInterrupted. ErrNotPermitted is for a Filter with a Mark. After
+// os.ErrDeadlineExceeded, when the kernel has not answered for 5 s, open another
+// Conn. To stop early is all right; the next List reads what is left over.
 //
 // Inside the loop [Conn.Find] and [Conn.Destroy] may be called; but destroying is
 // one of those changes that can hide another socket, so collect first. A second
@@ -168,11 +176,11 @@ func (c *Conn) piece(ctx context.Context, take func(Socket) bool) (goOn, broken 
 		broken = broken || m.Interrupted()
 		if done, err := m.Done(); done {
 			c.unread = false
-			return goOn, broken, meaning(err)
+			return goOn, broken, dumpMeaning(err)
 		}
 		if refused, err := m.Answer(); refused {
 			c.unread = false
-			return goOn, broken, meaning(err)
+			return goOn, broken, dumpMeaning(err)
 		}
 		if m.Type != sys.DiagByFamily || !goOn {
 			continue
@@ -361,6 +369,15 @@ func meaning(err error) error {
 		return refusal{ErrUnsupported, err}
 	}
 	return err
+}
+
+// dumpMeaning is meaning for a dump: what is not there then is not a socket, but
+// the part of the kernel that lists them.
+func dumpMeaning(err error) error {
+	if errors.Is(err, syscall.ENOENT) {
+		return refusal{ErrUnsupported, syscall.ENOENT}
+	}
+	return meaning(err)
 }
 
 // InfoOf asks for the TCP_INFO of a TCP socket of one's own. It may be called

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/holdfast-net/holdfast/internal/rtnl"
 	"github.com/holdfast-net/holdfast/internal/sys"
 )
 
@@ -596,6 +597,61 @@ func TestErrors(t *testing.T) {
 	for _, err := range []error{err, err2, s.conn.Destroy(Socket{Local: nobody, Remote: nobody, Cookie: 1}), s.conn.CanDestroy()} {
 		if !errors.Is(err, net.ErrClosed) {
 			t.Errorf("%v; want net.ErrClosed", err)
+		}
+	}
+}
+
+// Sockets of one link: bound to it, or by link-local addresses.
+func TestLinks(t *testing.T) {
+	s := newSite(t)
+	const lo = 1
+	s.do(func() error {
+		h, err := rtnl.Open()
+		if err != nil {
+			return err
+		}
+		defer h.Close()
+		return h.AddAddress(lo, rtnl.Address{Prefix: netip.MustParsePrefix("fe80::1/64"), NoDAD: true})
+	})
+	four := s.listen("tcp4", "127.0.0.1:1001")
+	raw, err := four.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var serr error
+	if err := errors.Join(raw.Control(func(fd uintptr) {
+		serr = syscall.SetsockoptString(int(fd), syscall.SOL_SOCKET, syscall.SO_BINDTODEVICE, "lo")
+	}), serr); err != nil {
+		t.Fatal(err)
+	}
+	for name, p := range map[string]pair{
+		"bound":      s.connect(four, "tcp4", "127.0.0.1:1001"),
+		"link-local": s.connect(s.listen("tcp6", "[fe80::1%1]:1002"), "tcp6", "[fe80::1%1]:1002"),
+	} {
+		t.Run(name, func(t *testing.T) {
+			got := s.list(Filter{Interface: lo, States: Live, LocalPorts: []PortRange{{1001, 1002}}, Local: []netip.Prefix{Host(p.remote().Addr())}}, ListOptions{})
+			if len(got) != 1 || got[0].Local != p.remote() || got[0].Remote != p.local() || got[0].Interface != lo {
+				t.Fatalf("%+v", got)
+			}
+			if _, err := s.conn.Find(p.remote(), p.local(), 0); !errors.Is(err, ErrGone) {
+				t.Errorf("without its link: %v; want ErrGone", err)
+			}
+			if found, err := s.conn.Find(p.remote(), p.local(), lo); err != nil || found.Cookie != got[0].Cookie {
+				t.Errorf("%+v, %v", found, err)
+			}
+			if err := s.conn.Destroy(got[0]); err != nil {
+				t.Error(err)
+			}
+			if err := reads(t, p.client); !errors.Is(err, syscall.ECONNRESET) {
+				t.Errorf("the other end reads: %v", err)
+			}
+		})
+	}
+	// Who is not bound is found by every link.
+	p := s.connect(s.listen("tcp4", "127.0.0.1:1003"), "tcp4", "127.0.0.1:1003")
+	for _, ifindex := range []int{0, lo, 77} {
+		if _, err := s.conn.Find(p.remote(), p.local(), ifindex); err != nil {
+			t.Errorf("by link %d: %v", ifindex, err)
 		}
 	}
 }

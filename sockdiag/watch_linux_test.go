@@ -3,6 +3,7 @@ package sockdiag
 import (
 	"context"
 	"errors"
+	"io"
 	"net"
 	"testing"
 )
@@ -111,7 +112,22 @@ func TestWatch(t *testing.T) {
 			})
 		})
 	}
-	// A listener, too, and what neither connects nor listens.
+	// Who enters TimeWait, while that is listed as the same.
+	p := s.connect(dual, "tcp6", "[::1]:1003")
+	client, err := s.conn.Find(p.local(), p.remote(), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = p.client.Close()
+	if err := reads(t, p.server); err != io.EOF {
+		t.Fatal(err)
+	}
+	_ = p.server.Close()
+	await(t, told, client.String(), func(w watched) bool { return w.err == nil && w.sock.Cookie == client.Cookie })
+	if rest := s.list(Filter{States: StatesOf(TimeWait)}, ListOptions{}); len(rest) != 1 || rest[0].Cookie != client.Cookie {
+		t.Errorf("%+v, was %+v", rest, client)
+	}
+	// A listener, too.
 	four.Close()
 	await(t, told, "the listener", func(w watched) bool {
 		return w.err == nil && w.sock.Local.String() == "127.0.0.1:1001" && w.sock.Remote.Port() == 0
