@@ -87,6 +87,21 @@ func BenchmarkList(b *testing.B) {
 			}
 		}
 	})
+	for name, port := range map[string]uint16{"there": 2001, "not there": 2002} {
+		b.Run("has 9000, "+name, func(b *testing.B) {
+			b.ReportAllocs()
+			ends, has := make([][2]netip.AddrPort, 9000), make([]bool, 9000)
+			for i := range ends {
+				p := few[i%len(few)]
+				ends[i] = [2]netip.AddrPort{netip.AddrPortFrom(p.remote().Addr(), port), p.local()}
+			}
+			for b.Loop() {
+				if err := s.conn.Has(ends, 0, has); err != nil || has[0] != (port == 2001) {
+					b.Fatal(has[0], err)
+				}
+			}
+		})
+	}
 	b.Run("find none", func(b *testing.B) {
 		local, remote := netip.MustParseAddrPort("127.0.0.1:1"), few[0].remote()
 		for b.Loop() {

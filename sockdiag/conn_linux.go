@@ -15,8 +15,8 @@ import (
 // Conn asks the kernel about the sockets of one network namespace: that of the
 // thread that opened it, wherever it is used. It is for one goroutine at a time.
 type Conn struct {
-	dump  kernel // its answers are many
-	one   kernel // each request has one answer, so that it can be asked while a dump is read
+	dump  dumper          // its answers are many
+	one   *sys.DiagSocket // each request has one answer, so that it can be asked while a dump is read
 	msgs  []sys.NetlinkMessage
 	reply []sys.NetlinkMessage
 	body  []byte
@@ -27,8 +27,8 @@ type Conn struct {
 	closed  bool
 }
 
-// kernel is a *sys.DiagSocket: what it says of requests and answers.
-type kernel interface {
+// dumper is a *sys.DiagSocket, with what it says of its methods.
+type dumper interface {
 	Ask(kind uint16, dump bool, body []byte) (seq uint32, err error)
 	Receive(msgs []sys.NetlinkMessage) ([]sys.NetlinkMessage, error)
 	Close() error
@@ -241,8 +241,8 @@ func (c *Conn) Find(local, remote netip.AddrPort, ifindex int) (Socket, error) {
 	failed := func(err error) (Socket, error) {
 		return Socket{}, fmt.Errorf("sockdiag: find %s -> %s: %w", local, remote, err)
 	}
-	if !local.IsValid() || !remote.IsValid() || local.Addr().Is4() != remote.Addr().Is4() {
-		return failed(errors.New("want two addresses of the same family"))
+	if !alike(local, remote) {
+		return failed(errEnds)
 	}
 	m, err := c.ask(sys.DiagByFamily, appendExact(c.body[:0], familyOf(local.Addr()), local, remote, ifindex, noCookie))
 	if err != nil {
@@ -257,6 +257,53 @@ func (c *Conn) Find(local, remote netip.AddrPort, ifindex int) (Socket, error) {
 		return failed(ErrGone)
 	}
 	return s, nil
+}
+
+// Has says of each pair of ends (the local one first) whether a connection has
+// them: has[i] is what [Conn.Find] finds of ends[i] at that ifindex, and must be
+// there for every i. It is for many: up to 64 are asked for by one system call, and
+// nothing is allocated for them. After an error has says nothing.
+func (c *Conn) Has(ends [][2]netip.AddrPort, ifindex int, has []bool) error {
+	switch {
+	case len(has) < len(ends):
+		return fmt.Errorf("sockdiag: has: room for %d answers, for %d pairs of ends", len(has), len(ends))
+	case c.closed:
+		return fmt.Errorf("sockdiag: has: %w", net.ErrClosed)
+	}
+	for len(ends) > 0 {
+		n := min(len(ends), sys.DiagEach)
+		c.body = c.body[:0]
+		for _, e := range ends[:n] {
+			local, remote := plain(e[0]), plain(e[1])
+			if !alike(local, remote) {
+				return fmt.Errorf("sockdiag: has %s -> %s: %w", e[0], e[1], errEnds)
+			}
+			c.body = appendExact(c.body, familyOf(local.Addr()), local, remote, ifindex, noCookie)
+		}
+		err := c.one.Each(sys.DiagByFamily, c.body, requestSize, func(i int, m sys.NetlinkMessage) error {
+			if _, err := m.Answer(); err != nil {
+				if has[i] = false; errors.Is(err, syscall.ENOENT) {
+					return nil
+				}
+				return meaning(err)
+			}
+			s, err := decode(m.Body)
+			has[i] = s.Local == plain(ends[i][0]) && s.Remote == plain(ends[i][1])
+			return err
+		})
+		if err != nil {
+			return fmt.Errorf("sockdiag: has: %w", err)
+		}
+		ends, has = ends[n:], has[n:]
+	}
+	return nil
+}
+
+var errEnds = errors.New("want two addresses of the same family")
+
+// alike says whether both are valid and of the same family.
+func alike(local, remote netip.AddrPort) bool {
+	return local.IsValid() && remote.IsValid() && local.Addr().Is4() == remote.Addr().Is4()
 }
 
 // plain is ap without a zone, and as IPv4 if it is v4-mapped.
@@ -287,8 +334,8 @@ func familyOf(a netip.Addr) byte {
 func (c *Conn) Destroy(s Socket) error {
 	failed := func(err error) error { return fmt.Errorf("sockdiag: destroy %s: %w", s, err) }
 	s.Local, s.Remote = plain(s.Local), plain(s.Remote)
-	if !s.Local.IsValid() || !s.Remote.IsValid() || s.Local.Addr().Is4() != s.Remote.Addr().Is4() {
-		return failed(errors.New("want two addresses of the same family"))
+	if !alike(s.Local, s.Remote) {
+		return failed(errEnds)
 	}
 	if s.Cookie == 0 {
 		// Never without: the kernel would take who listens for one that is gone.

@@ -302,6 +302,49 @@ func TestFind(t *testing.T) {
 	}
 }
 
+func TestHas(t *testing.T) {
+	s := newSite(t)
+	all := crowd(t, s, 150)
+	dual := s.listen("tcp", ":1003")
+	six, mapped := s.connect(dual, "tcp6", "[::1]:1003"), s.connect(dual, "tcp4", "127.0.0.1:1003")
+	all = append(all, six, mapped)
+	nobody := netip.MustParseAddrPort("192.0.2.1:1")
+	var ends [][2]netip.AddrPort
+	for _, p := range all {
+		// Both ends, one that is not there, and one whose place a listener has.
+		ends = append(ends, [2]netip.AddrPort{p.local(), p.remote()}, [2]netip.AddrPort{p.remote(), p.local()},
+			[2]netip.AddrPort{nobody, nobody},
+			[2]netip.AddrPort{p.remote(), netip.AddrPortFrom(p.local().Addr(), 1)})
+	}
+	for _, n := range []int{0, 1, sys.DiagEach - 1, sys.DiagEach, sys.DiagEach + 1, len(ends)} {
+		has := make([]bool, n)
+		for i := range has {
+			has[i] = i%3 == 0 // whatever was there
+		}
+		if err := s.conn.Has(ends[:n], 0, has); err != nil {
+			t.Fatal(err)
+		}
+		for i, got := range has {
+			if want := i%4 < 2; got != want {
+				t.Errorf("of %d: %d, %v: %t", n, i, ends[i], got)
+			}
+			if _, err := s.conn.Find(ends[i][0], ends[i][1], 0); (err == nil) != got {
+				t.Errorf("Has says %t of %v, Find %v", got, ends[i], err)
+			}
+		}
+	}
+	if err := s.conn.Has(ends, 0, make([]bool, 1)); err == nil {
+		t.Error("no room for the answers, and no error")
+	}
+	if err := s.conn.Has([][2]netip.AddrPort{{six.local(), mapped.remote()}}, 0, make([]bool, 1)); err == nil {
+		t.Error("ends of two families, and no error")
+	}
+	room := make([]bool, len(ends))
+	if n := testing.AllocsPerRun(10, func() { _ = s.conn.Has(ends, 0, room) }); n > 2 {
+		t.Errorf("%g allocations for %d pairs of ends", n, len(ends))
+	}
+}
+
 func TestDestroy(t *testing.T) {
 	s := newSite(t)
 	four, six, dual := s.listen("tcp4", "127.0.0.1:1001"), s.listen("tcp6", "[::1]:1002"), s.listen("tcp", ":1003")
@@ -594,7 +637,7 @@ func TestErrors(t *testing.T) {
 	nobody := netip.MustParseAddrPort("192.0.2.1:1")
 	_, err := s.conn.Find(nobody, nobody, 0)
 	_, err2 := s.conn.Collect(t.Context(), Filter{}, ListOptions{})
-	for _, err := range []error{err, err2, s.conn.Destroy(Socket{Local: nobody, Remote: nobody, Cookie: 1}), s.conn.CanDestroy()} {
+	for _, err := range []error{err, err2, s.conn.Has(nil, 0, nil), s.conn.Destroy(Socket{Local: nobody, Remote: nobody, Cookie: 1}), s.conn.CanDestroy()} {
 		if !errors.Is(err, net.ErrClosed) {
 			t.Errorf("%v; want net.ErrClosed", err)
 		}

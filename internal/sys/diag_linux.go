@@ -27,16 +27,25 @@ const (
 // within the call that asks; this only keeps a caller from waiting for ever.
 const diagPatience = 5 * time.Second
 
-// diagBuffer is the size of the largest piece of a dump that a kernel makes.
-const diagBuffer = 32 << 10
+// diagBuffer is larger than any datagram of NETLINK_SOCK_DIAG: the largest are
+// the pieces of a dump, 32 KiB.
+const diagBuffer = 64 << 10
+
+// DiagEach is how many requests Each takes at once. Their answers fit into every
+// socket's receive buffer.
+const DiagEach = 64
+
+// diagAnswer is larger than what is told of one socket without its TCP_INFO.
+const diagAnswer = 1 << 10
 
 // A DiagSocket asks NETLINK_SOCK_DIAG about the network namespace of the thread
 // that opened it.
 type DiagSocket struct {
-	fd  int
-	seq uint32
-	out []byte
-	in  []byte
+	fd      int
+	seq     uint32
+	out     []byte
+	in      []byte
+	answers *Batch // of Each
 }
 
 // OpenDiag opens one.
@@ -54,6 +63,8 @@ func OpenDiag() (_ *DiagSocket, err error) {
 	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &patience); err != nil {
 		return nil, fmt.Errorf("time limit of NETLINK_SOCK_DIAG: %w", err)
 	}
+	// An answer that something failed need not hold the request as well.
+	_ = unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_CAP_ACK, 1)
 	// Connected to the kernel, it takes messages from nobody else.
 	if err := unix.Connect(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
 		return nil, fmt.Errorf("connect NETLINK_SOCK_DIAG: %w", err)
@@ -74,23 +85,73 @@ func (s *DiagSocket) Ask(kind uint16, dump bool, body []byte) (seq uint32, err e
 		flags |= unix.NLM_F_ACK // it has no other answer
 	}
 	s.out = appendMessage(s.out[:0], kind, flags, s.seq, body)
+	return s.seq, s.send()
+}
+
+func (s *DiagSocket) send() error {
 	for {
 		_, err := unix.Write(s.fd, s.out)
 		if err == unix.EINTR {
 			continue
 		}
 		if err != nil {
-			return 0, fmt.Errorf("send on NETLINK_SOCK_DIAG: %w", err)
+			return fmt.Errorf("send on NETLINK_SOCK_DIAG: %w", err)
 		}
-		return s.seq, nil
+		return nil
 	}
+}
+
+// Each sends at most [DiagEach] requests, which have one answer each and whose
+// bodies lie one behind the other, size bytes each; and hands on the answers: m to
+// request i. It is not for dumps. It allocates nothing from the second time on.
+func (s *DiagSocket) Each(kind uint16, bodies []byte, size int, take func(i int, m NetlinkMessage) error) error {
+	if s.answers == nil {
+		s.answers = NewBatch(DiagEach, diagAnswer)
+	}
+	first, n := s.seq+1, 0
+	s.out = s.out[:0]
+	for ; len(bodies) >= size && n < DiagEach; bodies = bodies[size:] {
+		s.seq++
+		s.out = appendMessage(s.out, kind, unix.NLM_F_REQUEST, s.seq, bodies[:size])
+		for len(s.out)%unix.NLMSG_ALIGNTO != 0 {
+			s.out = append(s.out, 0)
+		}
+		n++
+	}
+	if err := s.send(); err != nil {
+		return err
+	}
+	var room [4]NetlinkMessage
+	for left := n; left > 0; {
+		// They have been there since the send.
+		got, errno := s.answers.receive(s.fd)
+		if errno != 0 {
+			return fmt.Errorf("receive on NETLINK_SOCK_DIAG: %d of %d answers are missing: %w", left, n, errno)
+		}
+		for i := range got {
+			msgs, err := SplitMessages(room[:0], s.answers.Bytes(i))
+			if err != nil {
+				return err
+			}
+			for _, m := range msgs {
+				if m.Seq-first >= uint32(n) {
+					continue // of a request whose answer was not waited for
+				}
+				left--
+				if err := take(int(m.Seq-first), m); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return nil
 }
 
 // Receive appends one datagram's messages to msgs. They are valid until the
 // next call.
 func (s *DiagSocket) Receive(msgs []NetlinkMessage) ([]NetlinkMessage, error) {
 	for {
-		n, _, err := unix.Recvfrom(s.fd, s.in, unix.MSG_TRUNC)
+		n, err := unix.Read(s.fd, s.in)
 		switch {
 		case err == unix.EINTR:
 			continue
@@ -98,8 +159,8 @@ func (s *DiagSocket) Receive(msgs []NetlinkMessage) ([]NetlinkMessage, error) {
 			return msgs, fmt.Errorf("receive on NETLINK_SOCK_DIAG: the kernel has not answered for %s: %w", diagPatience, os.ErrDeadlineExceeded)
 		case err != nil:
 			return msgs, fmt.Errorf("receive on NETLINK_SOCK_DIAG: %w", err)
-		case n > len(s.in):
-			return msgs, fmt.Errorf("receive on NETLINK_SOCK_DIAG: a datagram of %d bytes does not fit into %d", n, len(s.in))
+		case n == len(s.in):
+			return msgs, fmt.Errorf("receive on NETLINK_SOCK_DIAG: a datagram does not fit into %d bytes", n)
 		}
 		return SplitMessages(msgs, s.in[:n])
 	}
