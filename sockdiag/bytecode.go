@@ -224,9 +224,9 @@ func portClause(field string, from, to byte, ranges []PortRange) (c clause, whol
 	return c, false
 }
 
-// program compiles f for the sockets of one address family. none says that no
+// program compiles r for the sockets of one address family. none says that no
 // such socket can fit. left names the fields that do not fit into a program.
-func (f reduced) program(socket byte) (code []byte, left []string, none bool) {
+func (r reduced) program(socket byte) (code []byte, left []string, none bool) {
 	var clauses []clause
 	add := func(c clause, whole bool) {
 		if whole {
@@ -236,21 +236,21 @@ func (f reduced) program(socket byte) (code []byte, left []string, none bool) {
 		clauses = append(clauses, c)
 	}
 	// What is compared fastest comes first.
-	add(portClause("LocalPorts", opLocalFrom, opLocalTo, f.localPorts))
-	add(portClause("RemotePorts", opRemoteFrom, opRemoteTo, f.remotePorts))
-	if f.filter.Interface != 0 {
-		arg := order.AppendUint32(nil, uint32(f.filter.Interface))
+	add(portClause("LocalPorts", opLocalFrom, opLocalTo, r.localPorts))
+	add(portClause("RemotePorts", opRemoteFrom, opRemoteTo, r.remotePorts))
+	if r.filter.Interface != 0 {
+		arg := order.AppendUint32(nil, uint32(r.filter.Interface))
 		clauses = append(clauses, clause{"Interface", []alternative{{{code: opInterface, arg: arg}}}})
 	}
-	if m := f.filter.Mark; m != nil {
+	if m := r.filter.Mark; m != nil {
 		arg := order.AppendUint32(order.AppendUint32(nil, m.Value), m.Mask)
 		clauses = append(clauses, clause{"Mark", []alternative{{{code: opMark, arg: arg}}}})
 	}
-	add(hostClause("Local", opLocal, socket, f.filter.Family, f.local))
+	add(hostClause("Local", opLocal, socket, r.filter.Family, r.local))
 	// The family of the remote end is that of the local one: without prefixes of
 	// its own there is nothing more to ask.
-	if len(f.remote) > 0 {
-		add(hostClause("Remote", opRemote, socket, f.filter.Family, f.remote))
+	if len(r.remote) > 0 {
+		add(hostClause("Remote", opRemote, socket, r.filter.Family, r.remote))
 	}
 	if none {
 		return nil, nil, true
