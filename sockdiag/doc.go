@@ -6,7 +6,7 @@
 //   - [Conn.List] streams the sockets that a [Filter] admits. The filter is
 //     compiled to the bytecode that the kernel runs for each socket, so that
 //     among many sockets only those asked for are copied.
-//   - [Conn.Find] looks one connection up by its two ends.
+//   - [Conn.Find] looks one connection up by its two ends, [Conn.Has] many.
 //   - [Conn.Destroy] ends a socket at once: its program reads ECONNABORTED, and
 //     the other end is sent a RST with exact numbers, as long as the socket's
 //     address is still on this machine.
@@ -23,6 +23,12 @@
 // socket with V6Only false. Addresses have no zone; [Socket].Interface is the
 // link that a socket is bound to, which every connection by link-local
 // addresses is.
+//
+// # Which sockets
+//
+// Those of every program in the namespace, and those that no program has any
+// more, or none yet. Of MPTCP connections it is the TCP subflows. Not Unix
+// sockets, UDP or others.
 //
 // # Rights
 //
