@@ -53,6 +53,8 @@ func TestFilter(t *testing.T) {
 		{"IPv6, not what is mapped", Filter{Family: IPv6}, []Socket{six, listen6}, []Socket{four, dual, listen4, listenMapped}},
 		{"a host", Filter{Local: prefixes("192.0.2.10/32")}, []Socket{four, dual, listenMapped}, []Socket{six, listen4, listen6}},
 		{"a host, written as mapped", Filter{Local: prefixes("::ffff:192.0.2.10/128")}, []Socket{four, dual}, []Socket{six}},
+		{"every IPv4 address, written as mapped", Filter{Local: prefixes("::ffff:0:0/96")}, []Socket{four, dual, listen4, listenMapped}, []Socket{six, listen6}},
+		{"half of IPv6", Filter{Local: prefixes("8000::/1")}, nil, []Socket{four, dual, six, listen6}},
 		{"hosts of both families", Filter{Local: prefixes("192.0.2.10/32", "2001:db8::10/128")}, []Socket{four, dual, six}, []Socket{listen4, listen6}},
 		{"of which one is asked for", Filter{Family: IPv6, Local: prefixes("192.0.2.10/32", "2001:db8::10/128")}, []Socket{six}, []Socket{four, dual}},
 		{"another host", Filter{Local: prefixes("192.0.2.11/32")}, nil, []Socket{four, dual, six}},
@@ -103,7 +105,7 @@ func TestFilterProperty(t *testing.T) {
 		return netip.AddrFrom4([4]byte{rapid.SampledFrom([]byte{0, 192}).Draw(t, "a"), 0, 0, rapid.ByteRange(0, 3).Draw(t, "b")})
 	})
 	addr6 := rapid.Custom(func(t *rapid.T) netip.Addr {
-		a := [16]byte{0: rapid.SampledFrom([]byte{0, 0x20}).Draw(t, "a"), 15: rapid.ByteRange(0, 3).Draw(t, "b")}
+		a := [16]byte{0: rapid.SampledFrom([]byte{0, 0x20, 0xfe}).Draw(t, "a"), 15: rapid.ByteRange(0, 3).Draw(t, "b")}
 		if a[0] == 0 && rapid.Bool().Draw(t, "near the mapped ones") {
 			a[10] = 0xff
 			a[11] = 0xfe
@@ -166,6 +168,30 @@ func TestFilterProperty(t *testing.T) {
 			}
 			if got := listed(t, f, s); got != want {
 				t.Fatalf("the kernel lists it: %t, Match: %t: %s, mapped %t, by %+v", got, want, s, s.Mapped, f)
+			}
+		}
+	})
+}
+
+// Ranges and prefixes that overlap, touch or do not say the same in order.
+func TestReduceProperty(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		var f Filter
+		for range rapid.IntRange(1, 5).Draw(t, "n") {
+			first := rapid.Uint16Range(0, 30).Draw(t, "first")
+			f.LocalPorts = append(f.LocalPorts, PortRange{first, first + rapid.Uint16Range(0, 4).Draw(t, "more")})
+			a := netip.AddrFrom4([4]byte{10, 0, 0, rapid.ByteRange(0, 31).Draw(t, "addr")})
+			f.Local = append(f.Local, netip.PrefixFrom(a, rapid.IntRange(28, 32).Draw(t, "bits")))
+		}
+		for n := range uint16(36) {
+			s := Socket{Local: netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, 0, byte(n)}), n), Remote: netip.MustParseAddrPort("192.0.2.1:1"), State: Established}
+			for _, f := range []Filter{{LocalPorts: f.LocalPorts}, {Local: f.Local}} {
+				if got, want := f.Match(s), naiveMatch(f, s); got != want {
+					t.Fatalf("%s by %+v: %t, want %t", s, f, got, want)
+				}
+				if got := listed(t, f, s); got != f.Match(s) {
+					t.Fatalf("the kernel lists %s by %+v: %t", s, f, got)
+				}
 			}
 		}
 	})

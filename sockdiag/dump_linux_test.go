@@ -181,3 +181,14 @@ func TestRestIsRead(t *testing.T) {
 		t.Errorf("%v, %v", texts(all), err)
 	}
 }
+
+// One that comes twice is as it was told last.
+func TestCollectLatest(t *testing.T) {
+	later := told(1)
+	later.Body[messageState] = byte(TimeWait)
+	c := &Conn{dump: &scripted{t: t, dumps: [][]datagram{{of(told(1), told(2)), of(later, ends(0))}, {of(ends(0))}}}}
+	all, err := c.Collect(t.Context(), Filter{}, ListOptions{})
+	if err != nil || len(all) != 2 || all[0].State != TimeWait || all[1].State != CloseWait {
+		t.Errorf("%v, %v", texts(all), err)
+	}
+}
