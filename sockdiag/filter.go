@@ -19,10 +19,11 @@ type Filter struct {
 	// States admits what is in one of them; 0 all.
 	States States
 	// Local and Remote admit an address that lies in any of the prefixes; none
-	// given, every address. IPv4 and IPv6 may be mixed. A v4-mapped prefix of at
-	// least 96 bits is the IPv4 prefix; a shorter IPv6 prefix holds no IPv4
-	// address. What listens on the unspecified address is only in 0.0.0.0/n or
-	// ::/n.
+	// given, every address: who has a list that may be empty must not ask then,
+	// least of all in order to destroy. IPv4 and IPv6 may be mixed. A v4-mapped
+	// prefix of at least 96 bits is the IPv4 prefix; a shorter IPv6 prefix holds no
+	// IPv4 address. What listens on the unspecified address is only in 0.0.0.0/n
+	// or ::/n.
 	Local, Remote []netip.Prefix
 	// LocalPorts and RemotePorts admit a port that lies in any of the ranges;
 	// none given, every port.
