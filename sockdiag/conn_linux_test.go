@@ -656,6 +656,15 @@ func TestLinks(t *testing.T) {
 		defer h.Close()
 		return h.AddAddress(lo, rtnl.Address{Prefix: netip.MustParsePrefix("fe80::1/64"), NoDAD: true})
 	})
+	until(t, "a route to the address", func() bool {
+		return s.ns.Do(func() error {
+			c, err := net.Dial("udp6", "[fe80::1%1]:9")
+			if err != nil {
+				return err
+			}
+			return c.Close()
+		}) == nil
+	})
 	four := s.listen("tcp4", "127.0.0.1:1001")
 	raw, err := four.SyscallConn()
 	if err != nil {

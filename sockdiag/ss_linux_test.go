@@ -46,7 +46,7 @@ func TestInfoAsSSReadsIt(t *testing.T) {
 		before := read()
 		var out []byte
 		s.do(func() (err error) {
-			out, err = exec.CommandContext(t.Context(), ss, "-tinOH", "sport = :1001 and state established").Output()
+			out, err = exec.CommandContext(t.Context(), ss, "-tinOH", "state", "established", "sport", "=", ":1001").Output()
 			return err
 		})
 		info = read()
