@@ -52,6 +52,8 @@ var packages = map[string]int{
 	"internal/convert":  13,
 	"internal/pair":     14,
 
+	"internal/socktrace": 11,
+
 	"relay":  20,
 	"health": 20,
 	"lab":    20,
@@ -147,6 +149,8 @@ var edges = []edge{
 	{"internal/reference", "internal/metrics", "an entry for each metric"},
 	{"internal/gate", "internal/probe", "whether it works here is a question of the same kind"},
 	{"internal/gate", "internal/sys", "entries are memory that is shared with the kernel, and their clock is the boot clock"},
+	{"internal/socktrace", "internal/probe", "whether it works here is a question of the same kind"},
+	{"internal/socktrace", "internal/sys", "the number by which programs know a network namespace"},
 	{"internal/metrics", "admin", "a scrape is a status, in numbers"},
 	{"health", "internal/sys", "an exit is awaited without being reaped, so that the group can still be killed"},
 	{"internal/netns", "internal/sys", "unshare and setns"},
@@ -224,6 +228,9 @@ var testEdges = []edge{
 	{"internal/gate", "internal/usertest", "the probe's answer to who has no capabilities"},
 	{"internal/api", "internal/usertest", "who may ask for what is tried by real users"},
 	{"internal/cli", "internal/usertest", "the relay between real programs is nobody's"},
+	{"internal/socktrace", "internal/netns", "sockets of one namespace, and of others"},
+	{"internal/socktrace", "internal/netnstest", "its programs see real sockets, where they can do no harm"},
+	{"internal/socktrace", "internal/rtnl", "the address that is watched"},
 	{"internal/rtnl", "internal/netns", "two ends of a cable are two namespaces"},
 	{"internal/pair", "lab", "its nodes are hosts whose cables can be cut"},
 	{"internal/rtnl", "internal/netnstest", "its calls are tried on a real kernel, where they can do no harm"},
@@ -243,7 +250,7 @@ type edge struct{ from, to, reason string }
 
 // modules lists every direct dependency: who may import it, and why only those.
 var modules = []dependency{
-	{"github.com/cilium/ebpf", []string{"internal/gate"}, "one owner of packet programs, whose names other processes find them by"},
+	{"github.com/cilium/ebpf", []string{"internal/gate", "internal/socktrace"}, "one owner of programs on frames, whose names other processes find them by; one of programs that only look"},
 	{"github.com/cockroachdb/datadriven", []string{"tests"}, "transcripts of the election: what happens, what is answered, in a text"},
 	{"github.com/gopacket/gopacket", []string{"tests"}, "a second decoder, that does not share our misunderstandings"},
 	{"github.com/goccy/go-yaml", []string{"internal/config"}, "one reader of YAML, behind errors that say where and what to do"},

@@ -33,3 +33,19 @@ func ThreadNetNS() (*os.File, error) {
 // OnMainThread reports whether the caller runs on the thread whose /proc
 // entry stands for the whole process.
 func OnMainThread() bool { return unix.Gettid() == unix.Getpid() }
+
+// NetNSCookie returns the number by which eBPF programs know the network
+// namespace of the calling thread. No other one has it until the machine starts
+// anew. It needs Linux 5.14.
+func NetNSCookie() (uint64, error) {
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return 0, fmt.Errorf("socket: %w", err)
+	}
+	defer func() { _ = unix.Close(fd) }()
+	cookie, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
+	if err != nil {
+		return 0, fmt.Errorf("getsockopt SO_NETNS_COOKIE: %w", err)
+	}
+	return cookie, nil
+}
