@@ -23,8 +23,8 @@ type Options struct {
 	// NoTrace leaves eBPF alone: the Roster polls.
 	NoTrace bool
 	// Gather is how long changes are gathered before they are told, so that a
-	// crowd of short connections costs little: default 1 ms, at most 1 s. A
-	// change after a quiet time is told at once.
+	// crowd of short connections costs little: default 2 ms, at most 1 s. A
+	// change after a quiet time is told at once, others within twice that time.
 	Gather time.Duration
 	// Poll is the time between two looks at the list of sockets where eBPF may not be
 	// used: default 100 ms, at least 10 ms, at most 1 m. A connection that is

@@ -81,7 +81,7 @@ type lister interface {
 
 // Bounds and defaults of Options.
 const (
-	defaultGather = time.Millisecond
+	defaultGather = 2 * time.Millisecond
 	maxGather     = time.Second
 	defaultPoll   = 100 * time.Millisecond
 	minPoll       = 10 * time.Millisecond
