@@ -63,7 +63,7 @@ func FuzzSplitMessages(f *testing.F) {
 			_, _ = m.Answer()
 			_ = m.Interrupted()
 		}
-		if n := len(again); n > (len(b)+3)&^3 || err == nil && n < len(b)&^3 {
+		if n := len(again); n > (len(b)+3)&^3 || err == nil && (n+3)&^3 < len(b) {
 			t.Fatalf("%d bytes, %v, in %d messages of %d", len(b), err, len(msgs), n)
 		}
 		at := 0
