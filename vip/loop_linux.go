@@ -421,8 +421,11 @@ func (l *loop) neighbour(p *port, i int) {
 	}
 }
 
-// readWatch takes what the kernel tells of links and addresses.
+// readWatch takes what the kernel tells of links and addresses. Where some was
+// lost everything is looked at, when the rest has been read: until then the
+// kernel drops more without a word.
 func (l *loop) readWatch() error {
+	lost := false
 	for more := true; more; {
 		var resync bool
 		var err error
@@ -430,13 +433,14 @@ func (l *loop) readWatch() error {
 		if err != nil {
 			return fmt.Errorf("watch links: %w", err)
 		}
-		if resync {
-			for _, p := range l.ports {
-				l.look(p)
-			}
-		}
+		lost = lost || resync
 		for i := range l.changes {
 			l.changed(&l.changes[i])
+		}
+	}
+	if lost {
+		for _, p := range l.ports {
+			l.look(p)
 		}
 	}
 	return nil

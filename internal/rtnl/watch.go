@@ -57,7 +57,8 @@ const atOnce = 64
 
 // Read appends to list the changes that have arrived. It never waits. more says
 // that there may be further ones. resync says that some were lost, because
-// nobody read: whoever keeps a picture must ask for all of it again.
+// nobody read: whoever keeps a picture must ask for all of it again, once there
+// is nothing more, as the kernel drops what comes before that without a word.
 func (w *Watch) Read(list []Change) (_ []Change, more, resync bool, err error) {
 	for range atOnce {
 		var lost bool
