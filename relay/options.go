@@ -36,6 +36,21 @@ type Options struct {
 	// when it has ended and both its sockets are closed. It runs on an event
 	// loop: it must not block, and must not call into this package.
 	OnEnd func(End)
+
+	// Ports are the source ports of backend legs that are bound to an address of
+	// ServiceOptions.Groups; the zero value means DefaultPorts, at least 1024.
+	// Two machines between which an address moves must have different ones:
+	// [PortRange.Half]. Ports of net.ipv4.ip_local_reserved_ports are left out,
+	// unless all are in it: then they are reserved for this.
+	Ports PortRange
+
+	// OnLegs is told of each leg on an address of ServiceOptions.Groups when it
+	// is there and when it is gone: a client's when it was accepted, a backend's
+	// when its connect has succeeded. It runs on an event loop, once for what
+	// happened in a moment (at most some milliseconds), in the order of events
+	// for each connection: it must not block, must not keep the slice, and must
+	// not call into this package. nil: nobody is told. See [Relay.EachLeg].
+	OnLegs func([]LegChange)
 }
 
 func (o Options) check() (Options, error) {
@@ -44,6 +59,12 @@ func (o Options) check() (Options, error) {
 	}
 	if o.MaxConnections < 0 {
 		return o, fmt.Errorf("relay: Options.MaxConnections is %d; it must not be negative", o.MaxConnections)
+	}
+	if o.Ports == (PortRange{}) {
+		o.Ports = DefaultPorts
+	}
+	if err := o.Ports.check(); err != nil {
+		return o, err
 	}
 	if o.Loops == 0 {
 		o.Loops = min(runtime.GOMAXPROCS(0), 1024)
@@ -173,6 +194,21 @@ type ServiceOptions struct {
 	// those of a pair do: a listener on one of them is bound whether or not it
 	// is here, so that the first client finds it. Without a zone.
 	Floating []netip.Addr
+
+	// Groups are addresses that move between machines, each list as one. The
+	// backend leg of a client that has connected to one of them comes from that
+	// address too, or, where the backend is of the other family, from the first
+	// of that family in the same list. So what the backend sends after a move
+	// reaches the machine that has the address then, which can tell it.
+	//
+	// A leg comes from this machine's own address, as without Groups, where the
+	// list has no address of the backend's family, where the backend is a unix
+	// socket or on a loopback address, and where an address is link-local. The
+	// same happens, and [Relay.Unbound] counts it, where every port of
+	// Options.Ports is in use towards that backend, and where the backend does
+	// not answer to the address but does to this machine's own: it has no way
+	// back. Addresses have no zone.
+	Groups [][]netip.Addr
 
 	// Balance chooses among the backends. The zero value is least connections.
 	Balance balance.Policy
