@@ -66,7 +66,17 @@ func (r *Relay) Configure(want []ServiceOptions) (Change, error) {
 	for _, ln := range p.dropped {
 		<-ln.closed
 	}
+	r.forgetLanes(options)
 	return change, nil
+}
+
+// forgetLanes forgets the ways to backends that no service has any more.
+func (r *Relay) forgetLanes(options []ServiceOptions) {
+	r.lanes.forget(func(backend netip.AddrPort) bool {
+		return slices.ContainsFunc(options, func(o ServiceOptions) bool {
+			return slices.ContainsFunc(o.Backends, func(b Backend) bool { return b.Address.ip == backend })
+		})
+	})
 }
 
 // checkAll checks everything that can be without looking at the relay.

@@ -4,6 +4,7 @@ package relay
 
 import (
 	"errors"
+	"log/slog"
 	"net/netip"
 	"syscall"
 	"time"
@@ -49,6 +50,8 @@ func (l *loop) admit(s *Service, fd int, from netip.AddrPort) {
 		p.reset(CauseResources, ByRelay, "epoll_ctl: "+errno.Error())
 		return
 	}
+	p.locate()
+	p.client.come()
 	p.attempt()
 }
 
@@ -64,13 +67,17 @@ func (l *loop) turnAway(s *Service, fd int, from netip.AddrPort, cause Cause, de
 // is left.
 func (p *pair) attempt() {
 	for p.stage == stageConnecting {
-		t, err := p.service.pick(p.from.Addr(), p.tried)
-		if err != nil {
-			p.refuse(err)
-			return
+		if p.redial {
+			p.redial = false
+		} else {
+			t, err := p.service.pick(p.from.Addr(), p.tried)
+			if err != nil {
+				p.refuse(err)
+				return
+			}
+			p.target = t
+			p.attempts++
 		}
-		p.target = t
-		p.attempts++
 		p.dialed = p.loop.now
 		p.at(&p.connectBy, p.loop.now+int64(p.service.options.Load().ConnectTimeout))
 		if p.dial() {
@@ -83,10 +90,16 @@ func (p *pair) attempt() {
 // once and another is to be tried.
 func (p *pair) dial() bool {
 	addr := p.target.Address
-	p.loop.relay.descriptors.RLock()
-	fd, errno := sys.Socket(addr.ip.Addr())
-	p.loop.relay.descriptors.RUnlock()
-	if errno != 0 {
+	fd, errno := -1, syscall.EADDRNOTAVAIL
+	if l := p.way(addr); l != nil {
+		fd, errno = p.dialFrom(l)
+	}
+	if fd < 0 && errno == syscall.EADDRNOTAVAIL {
+		if fd, errno = p.socket(addr, false); errno == 0 {
+			errno = sys.Connect(fd, addr.ip, addr.path)
+		}
+	}
+	if fd < 0 {
 		if errno == syscall.EMFILE || errno == syscall.ENFILE {
 			p.loop.relay.gate.byDescriptors.Add(1)
 		}
@@ -94,12 +107,6 @@ func (p *pair) dial() bool {
 		return true
 	}
 	p.backend = leg{pair: p, fd: fd, side: ByBackend, tcp: !addr.IsUnix()}
-	if p.backend.tcp {
-		// Without a hold, small writes would wait for the backend's delayed
-		// acknowledgements. A failure costs latency only.
-		_ = sys.SetNoDelay(fd)
-	}
-	errno = sys.Connect(fd, addr.ip, addr.path)
 	switch {
 	case errno == 0 || errno == syscall.EINPROGRESS:
 		if e := p.loop.watch(&p.backend); e != 0 {
@@ -119,6 +126,107 @@ func (p *pair) dial() bool {
 	}
 	p.failed(errno)
 	return false
+}
+
+// socket makes one for a backend leg; bound says that it is to be bound.
+func (p *pair) socket(addr Address, bound bool) (fd int, errno syscall.Errno) {
+	p.loop.relay.descriptors.RLock()
+	fd, errno = sys.Socket(addr.ip.Addr())
+	p.loop.relay.descriptors.RUnlock()
+	if errno != 0 || addr.IsUnix() {
+		return fd, errno
+	}
+	if bound {
+		// The kernel then lets a port be bound that another way uses, and judges
+		// by all four numbers when it connects.
+		_ = sys.SetReuseAddr(fd)
+	}
+	// Without a hold, small writes would wait for the backend's delayed
+	// acknowledgements. A failure costs latency only.
+	_ = sys.SetNoDelay(fd)
+	return fd, 0
+}
+
+// trialTimeout bounds a connect that is to find out whether a backend answers to an
+// address: no longer than that does a client wait for a backend that does not.
+const trialTimeout = 500 * time.Millisecond
+
+// way is the lane that the backend leg is to go by; nil: from the machine's own
+// address.
+func (p *pair) way(to Address) *lane {
+	if !p.local.IsValid() || p.doubted != nil {
+		return nil
+	}
+	from := p.service.options.Load().from[p.local.Addr().WithZone("")].to(to)
+	if !from.IsValid() {
+		return nil
+	}
+	s := &p.loop.relay.lanes
+	l := s.lane(way{from, to.ip})
+	open, trial := l.open(p.loop.now)
+	if !open {
+		s.byNoWay.Add(1)
+		return nil
+	}
+	p.trial = trial
+	return l
+}
+
+// portTries bounds how many source ports a leg tries that the kernel does not let
+// it have: others of this machine use them, or their last connection on this way is
+// not forgotten yet (TIME_WAIT) and its end cannot be told from a new beginning. A
+// kernel that can tell them apart, by timestamps (RFC 6191), lets it have the port
+// at once: so it does for a bound socket, whatever net.ipv4.tcp_tw_reuse says.
+const portTries = 64
+
+// dialFrom connects on a lane. EADDRNOTAVAIL without a descriptor says that the leg
+// is to come from the machine's own address.
+func (p *pair) dialFrom(l *lane) (fd int, errno syscall.Errno) {
+	s, addr := &p.loop.relay.lanes, p.target.Address
+	fd = -1
+	for range portTries {
+		port, ok := l.take()
+		if !ok {
+			break
+		}
+		if fd < 0 {
+			if fd, errno = p.socket(addr, true); errno != 0 {
+				l.give(port)
+				return -1, errno
+			}
+		}
+		errno = sys.BindPort(fd, netip.AddrPortFrom(l.from, port))
+		if errno == syscall.EADDRINUSE {
+			l.give(port)
+			continue
+		}
+		away := errno != 0 // also EADDRNOTAVAIL: no IP_FREEBIND, as this is the question whether the address is here
+		if !away {
+			errno = sys.Connect(fd, addr.ip, "")
+			away = errno == syscall.EINVAL
+		}
+		if !away && errno != syscall.EADDRNOTAVAIL {
+			p.lane, p.port = l, port
+			if p.trial {
+				p.at(&p.connectBy, min(p.connectBy, p.loop.now+int64(trialTimeout)))
+			}
+			return fd, errno
+		}
+		l.give(port)
+		sys.Close(fd) // it stays bound: the next try takes another
+		fd = -1
+		if away {
+			p.trial = false
+			s.byAway.Add(1)
+			return -1, syscall.EADDRNOTAVAIL
+		}
+	}
+	if fd >= 0 {
+		sys.Close(fd)
+	}
+	p.trial = false
+	s.byPorts.Add(1)
+	return -1, syscall.EADDRNOTAVAIL
 }
 
 // connecting looks at a connect under way, after an event.
@@ -155,18 +263,51 @@ func (p *pair) opened() {
 	p.connectBy, p.retryAt = 0, 0
 	p.tried = nil
 	p.moved = p.loop.now
+	p.openedAt = p.loop.now
+	p.judgeWay()
+	p.backend.come()
 	p.service.opened(p.target)
 	p.startWatching()
 }
 
-// failed gives up on the chosen backend.
+// judgeWay draws the conclusion from a connect that has succeeded.
+func (p *pair) judgeWay() {
+	tell := func(what string, from netip.Addr) {
+		p.service.warn(what, slog.String("backend", p.target.Name), slog.String("address", from.String()))
+	}
+	switch l := p.lane; {
+	case l != nil:
+		if l.prove() {
+			tell("a backend answers to the address again: its connections come from there", l.from)
+		}
+	case p.doubted != nil:
+		p.loop.relay.lanes.byNoWay.Add(1)
+		if p.doubted.shut(p.loop.now) {
+			tell("a backend answers to this machine's own address, and not to the one that its connections should come from: "+
+				"see to its way back, or nobody can tell it when the address moves", p.doubted.from)
+		}
+	}
+	p.trial, p.doubted = false, nil
+}
+
+// failed gives up on the chosen backend, or has it tried again from another
+// address.
 func (p *pair) failed(errno syscall.Errno) {
+	if l := p.lane; l != nil {
+		l.doubt()
+		if p.trial {
+			p.backend.close()
+			p.doubted, p.redial = l, true
+			p.connectBy = 0
+			return
+		}
+	}
 	t := p.target
 	p.lastErr = t.Name + ": " + errno.Error()
 	switch errno {
 	case syscall.EADDRNOTAVAIL, syscall.EAGAIN, syscall.ENOBUFS, syscall.ENOMEM:
 		// This machine's fault, perhaps for this destination only.
-		p.local = true
+		p.short = true
 	case syscall.ETIMEDOUT:
 		p.service.evidence(t, EvidenceTimeout, p.dialed)
 	default:
@@ -181,6 +322,7 @@ func (p *pair) abandon() {
 	p.backend.close()
 	p.service.release(p.target)
 	p.target = nil
+	p.trial, p.redial, p.doubted = false, false, nil
 	p.connectBy, p.retryAt = 0, 0
 }
 
@@ -189,7 +331,7 @@ func (p *pair) refuse(err error) {
 	switch {
 	case len(p.tried) > 0:
 		cause := CauseUnreachable
-		if p.local {
+		if p.short {
 			cause = CauseResources
 		}
 		p.reset(cause, ByRelay, "no backend is left; the last error was "+p.lastErr)

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"net/netip"
 	"time"
+
+	"github.com/holdfast-net/holdfast/internal/sys"
 )
 
 // A PortRange is a range of TCP ports, both ends included.
@@ -65,6 +67,7 @@ type LegChange struct {
 type Unbound struct {
 	Ports uint64 // every source port to that backend was in use
 	NoWay uint64 // the backend does not answer to the address; it answers to the machine's own
+	Away  uint64 // the address had left this machine when the leg was made
 }
 
 // SourceStatus is the state of the source ports from one address to one backend.
@@ -74,4 +77,108 @@ type SourceStatus struct {
 	Used    int            // ports of legs that live
 	Max     int            // ports there are
 	NoWay   time.Time      // since when legs are not bound because the backend did not answer; zero: they are
+}
+
+// changesAtOnce is how many changes are told at once: a moment with more is told
+// in pieces.
+const changesAtOnce = 256
+
+// here is the leg's end on this machine, where that is on an address of Groups.
+func (g *leg) here() (local, remote netip.AddrPort) {
+	p := g.pair
+	if g.side == ByClient {
+		return p.local, p.from
+	}
+	if p.lane == nil {
+		return netip.AddrPort{}, netip.AddrPort{}
+	}
+	return netip.AddrPortFrom(p.lane.from, p.port), p.lane.to
+}
+
+// come tells that a leg is there.
+func (g *leg) come() {
+	l := g.pair.loop
+	if l.relay.onLegs == nil {
+		return
+	}
+	local, remote := g.here()
+	if !local.IsValid() {
+		return
+	}
+	g.told = true
+	l.change(g, local, remote, false)
+}
+
+// gone tells that a leg's socket is closed, and gives its source port back.
+func (g *leg) gone() {
+	p := g.pair
+	if g.told {
+		g.told = false
+		local, remote := g.here()
+		p.loop.change(g, local, remote, true)
+	}
+	if g.side == ByBackend && p.lane != nil {
+		p.lane.give(p.port)
+		p.lane, p.trial = nil, false
+	}
+}
+
+func (l *loop) change(g *leg, local, remote netip.AddrPort, gone bool) {
+	p := g.pair
+	since := p.began
+	if g.side == ByBackend {
+		since = l.relay.epoch.Add(time.Duration(p.openedAt))
+	}
+	l.changes = append(l.changes, LegChange{Gone: gone, Leg: Leg{
+		Local: local, Remote: remote, Side: g.side, ID: p.id, Owner: p.service.name, Since: since,
+	}})
+	if len(l.changes) >= changesAtOnce {
+		l.tellChanges()
+	}
+}
+
+// tellChanges hands over what has come and gone.
+func (l *loop) tellChanges() {
+	if len(l.changes) == 0 {
+		return
+	}
+	l.relay.onLegs(l.changes)
+	clear(l.changes)
+	l.changes = l.changes[:0]
+}
+
+// TellLegs has Options.OnLegs told of every leg that is there, as if it had just
+// come, and returns when that is done: for who begins to listen, has lost count, or
+// has changed ServiceOptions.Groups. Whatever comes and goes meanwhile is told in its
+// order: a leg that was told of is not there any more only when that is told after.
+func (r *Relay) TellLegs() {
+	if r.onLegs == nil {
+		return
+	}
+	r.walk((*loop).everything, lookStep, func(*loop) func(*pair) {
+		return func(p *pair) {
+			p.locate()
+			p.client.come()
+			if p.stage == stageOpen {
+				p.backend.come()
+			}
+		}
+	})
+	r.ask((*loop).tellChanges)
+}
+
+// locate finds out whether the client has connected to an address of Groups.
+func (p *pair) locate() {
+	from := p.service.options.Load().from
+	if len(from) == 0 || !p.client.tcp || p.client.fd < 0 || p.local.IsValid() {
+		return
+	}
+	local, err := sys.LocalAddr(p.client.fd)
+	if err != nil {
+		return
+	}
+	ip := local.Addr().Unmap()
+	if _, ok := from[ip.WithZone("")]; ok {
+		p.local = netip.AddrPortFrom(ip, local.Port())
+	}
 }

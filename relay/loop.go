@@ -60,6 +60,7 @@ type loop struct {
 	pausedTo  int64
 	spare     int // a descriptor to give up when there are none left, so that a client can be refused
 	stopping  bool
+	changes   []LegChange // that are not told yet
 
 	acceptLogged   int64  // when an accept that failed was last logged
 	acceptFailures uint64 // since then
@@ -154,11 +155,13 @@ func (l *loop) run() error {
 		}
 		l.resume()
 		l.unpause()
+		l.tellChanges()
 	}
 	l.stopping = true // also after a failure: commands that are left admit nobody
 	for l.pairs.first != nil {
 		l.pairs.first.reset(CauseShutdown, ByRelay, "the relay was closed")
 	}
+	l.tellChanges()
 	l.mu.Lock()
 	l.done = true
 	left := l.commands

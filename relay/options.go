@@ -49,7 +49,7 @@ type Options struct {
 	// when its connect has succeeded. It runs on an event loop, once for what
 	// happened in a moment (at most some milliseconds), in the order of events
 	// for each connection: it must not block, must not keep the slice, and must
-	// not call into this package. nil: nobody is told. See [Relay.EachLeg].
+	// not call into this package. nil: nobody is told. See [Relay.TellLegs].
 	OnLegs func([]LegChange)
 }
 
@@ -251,6 +251,8 @@ type ServiceOptions struct {
 	// OnEvidence receives passive evidence about backends; nil discards it.
 	// It runs on an event loop, as Options.OnEnd does.
 	OnEvidence func(Evidence)
+
+	from sources // of Groups
 }
 
 func (o ServiceOptions) check() (ServiceOptions, error) {
@@ -298,6 +300,11 @@ func (o ServiceOptions) check() (ServiceOptions, error) {
 	if o.Backlog == 0 {
 		o.Backlog = 4096
 	}
+	from, err := newSources(o.Groups)
+	if err != nil {
+		errs = append(errs, err)
+	}
+	o.from = from
 	entries := make([]balance.Backend, len(o.Backends))
 	for i, b := range o.Backends {
 		if err := b.check(); err != nil {
@@ -312,8 +319,16 @@ func (o ServiceOptions) check() (ServiceOptions, error) {
 	}
 	// The caller may go on using its own.
 	o.Listen, o.Backends, o.Allow = slices.Clone(o.Listen), slices.Clone(o.Backends), slices.Clone(o.Allow)
-	o.Floating = slices.Clone(o.Floating)
+	o.Floating, o.Groups = slices.Clone(o.Floating), cloneGroups(o.Groups)
 	return o, errors.Join(errs...)
+}
+
+func cloneGroups(groups [][]netip.Addr) [][]netip.Addr {
+	groups = slices.Clone(groups)
+	for i, g := range groups {
+		groups[i] = slices.Clone(g)
+	}
+	return groups
 }
 
 // floats reports whether a is on an address that may not be here.

@@ -25,6 +25,7 @@ type leg struct {
 	errno    syscall.Errno
 	over     over // of the stream that comes from this leg
 	probed   bool // keepalive is set
+	told     bool // that it is there: Options.OnLegs
 }
 
 // note takes the bits of an event.
@@ -104,6 +105,7 @@ type pair struct {
 	queued  bool // in loop.again
 	leaving bool // under the bounds of Drain, as the address it came to leaves
 	from    netip.AddrPort
+	local   netip.AddrPort // where the client has connected to, if that is in Groups
 
 	client, backend leg
 	in, out         flow // client to backend, backend to client
@@ -112,7 +114,14 @@ type pair struct {
 	tried    []string // backends that failed this client
 	attempts int
 	lastErr  string
-	local    bool // a failure was this machine's own
+	short    bool // a failure was this machine's own
+
+	lane     *lane  // that the backend leg goes by; nil: it comes from the machine's own address
+	port     uint16 // in lane
+	trial    bool   // the leg is to find out whether the backend answers on lane
+	redial   bool   // the trial has failed: the same backend once more, not by the lane
+	doubted  *lane  // on which the trial was; nil: there was none
+	openedAt int64  // when the connect succeeded
 
 	began  time.Time
 	dialed int64 // when the connect to target began
@@ -467,6 +476,7 @@ func (g *leg) reset() Told {
 	g.pair.loop.unwatch(g)
 	sys.Reset(g.fd)
 	g.fd = -1
+	g.gone()
 	return told
 }
 
@@ -478,6 +488,7 @@ func (g *leg) close() {
 	g.pair.loop.unwatch(g)
 	sys.Close(g.fd)
 	g.fd = -1
+	g.gone()
 }
 
 // finish closes what is open, gives everything back and reports the end, of

@@ -25,10 +25,12 @@ import (
 type Relay struct {
 	log    *slog.Logger
 	onEnd  func(End)
+	onLegs func([]LegChange)
 	epoch  time.Time
 	loops  []*loop
 	lastID atomic.Uint64
 	gate   gate
+	lanes  lanes
 
 	// descriptors is held by who takes one, and exclusively by who gives up a
 	// spare one for a moment.
@@ -59,7 +61,8 @@ func New(opts Options) (*Relay, error) {
 	if err != nil {
 		return nil, fmt.Errorf("relay: %w", err)
 	}
-	r := &Relay{log: opts.Logger, onEnd: opts.OnEnd, epoch: time.Now(), finished: make(chan struct{})}
+	r := &Relay{log: opts.Logger, onEnd: opts.OnEnd, onLegs: opts.OnLegs, epoch: time.Now(), finished: make(chan struct{})}
+	r.lanes.ports = newPortSet(opts.Ports, reservedPorts())
 	// A connection takes two descriptors, so there are never more than half.
 	entries := int(min(files/2+1, maxEntries))
 	for i := range opts.Loops {

@@ -83,7 +83,7 @@ func (s *Service) Options() ServiceOptions {
 	defer s.mu.Unlock()
 	o := *s.options.Load()
 	o.Listen, o.Allow, o.Backends = slices.Clone(o.Listen), slices.Clone(o.Allow), nil
-	o.Floating = slices.Clone(o.Floating)
+	o.Floating, o.Groups = slices.Clone(o.Floating), cloneGroups(o.Groups)
 	for _, st := range s.pool.Statuses() {
 		o.Backends = append(o.Backends, s.targets[st.Name].Backend)
 	}

@@ -130,6 +130,15 @@ func Bind(fd int, addr netip.AddrPort, path string) error {
 	return nil
 }
 
+// BindPort is [Bind] to an IP address and port, for event loops.
+func BindPort(fd int, addr netip.AddrPort) syscall.Errno {
+	rsa, size, e := rawSockaddr(addr, "")
+	if e == 0 {
+		_, _, e = syscall.RawSyscall(unix.SYS_BIND, uintptr(fd), uintptr(unsafe.Pointer(&rsa)), size)
+	}
+	return e
+}
+
 // Listen makes a bound socket accept connections.
 func Listen(fd, backlog int) error {
 	return os.NewSyscallError("listen", unix.Listen(fd, backlog))
