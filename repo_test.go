@@ -43,14 +43,15 @@ var packages = map[string]int{
 
 	"vrrp": 1,
 
-	"announce":          10,
-	"balance":           10,
-	"sockdiag":          10,
-	"internal/gate":     10,
-	"internal/election": 11,
-	"internal/config":   12,
-	"internal/convert":  13,
-	"internal/pair":     14,
+	"announce":            10,
+	"balance":             10,
+	"internal/sourceport": 10,
+	"sockdiag":            10,
+	"internal/gate":       10,
+	"internal/election":   11,
+	"internal/config":     12,
+	"internal/convert":    13,
+	"internal/pair":       14,
 
 	"internal/socktrace": 11,
 
@@ -199,6 +200,7 @@ var edges = []edge{
 	{"vip", "internal/sys", "sockets, an alarm on the boot clock, epoll"},
 	{"vip", "vrrp", "the adverts that are sent and heard"},
 	{"relay", "balance", "who serves the next client"},
+	{"relay", "internal/sourceport", "which source port the next backend leg has"},
 	{"relay", "internal/sys", "epoll, sockets without the runtime's poller, kernel counters"},
 	{"lab/programs", "internal/probe", "where a server is installed, or that it is not"},
 	{"lab/programs", "internal/tail", "what a program said explains why it failed"},

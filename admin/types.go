@@ -47,6 +47,7 @@ type Status struct {
 	Elector   *Elector       `json:"elector,omitempty"` // the process that owns the addresses; left out where there are none
 	Addresses []AddressGroup `json:"addresses"`         // in the order of the file
 	Services  []Service      `json:"services"`
+	Sources   *Sources       `json:"sources,omitempty"` // where backend legs come from; left out while none is bound to an address of a pair's
 }
 
 // Problem is one reason why a node is not well.
@@ -68,6 +69,8 @@ const (
 	ProblemAcceptQueue   = "accept_queue"   // within the last minute the kernel dropped connects of a listener
 	ProblemListenerGone  = "listener_gone"  // the file of a unix socket was removed or replaced: nobody can connect to it
 	ProblemEventsLost    = "events_lost"    // within the last minute events or log lines could not be written
+	ProblemSourcePorts   = "source_ports"   // within the last minute every source port to a backend was in use: it is connected to from the node's own address
+	ProblemNoWayBack     = "no_way_back"    // a backend does not answer to the address that clients use: it is connected to from the node's own
 
 	ProblemAddressFault    = "address_fault"         // this node cannot own a group: its interface, what it tracks, or its engines are not well; or owns it without some of its addresses
 	ProblemAddressConflict = "address_conflict"      // another host answers for an address that is this node's
@@ -105,6 +108,23 @@ type Limit struct {
 	Reached uint64    `json:"reached"`          // how many clients were refused for it
 	Last    time.Time `json:"last,omitzero"`    // when a client was last refused for it
 	Remedy  string    `json:"remedy,omitempty"` // how to raise it
+}
+
+// Sources says where the backend legs come from that are bound to an address of a
+// pair's.
+type Sources struct {
+	Ports   string            `json:"ports"`   // that are this node's, as 32768-46883
+	Ways    []SourceWay       `json:"ways"`    // from each address to each backend that was connected to
+	Unbound map[string]uint64 `json:"unbound"` // backend legs since the start that come from the node's own address, by reason: "ports", "no_way", "away"
+}
+
+// SourceWay is the way from an address to a backend.
+type SourceWay struct {
+	Address string    `json:"address"`
+	Backend string    `json:"backend"`         // its address and port
+	Used    int       `json:"used"`            // source ports in use
+	Max     int       `json:"max"`             // source ports there are
+	NoWay   time.Time `json:"no_way,omitzero"` // since when the backend does not answer to the address
 }
 
 // Totals are sums over every connection that has ended since the start.

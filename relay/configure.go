@@ -72,7 +72,7 @@ func (r *Relay) Configure(want []ServiceOptions) (Change, error) {
 
 // forgetLanes forgets the ways to backends that no service has any more.
 func (r *Relay) forgetLanes(options []ServiceOptions) {
-	r.lanes.forget(func(backend netip.AddrPort) bool {
+	r.lanes.Forget(func(backend netip.AddrPort) bool {
 		return slices.ContainsFunc(options, func(o ServiceOptions) bool {
 			return slices.ContainsFunc(o.Backends, func(b Backend) bool { return b.Address.ip == backend })
 		})
@@ -259,6 +259,7 @@ func (s *Service) configure(now ServiceOptions) (later func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	old := s.options.Swap(&now)
+	s.setSources(now.Groups)
 	_ = s.pool.SetPolicy(now.Balance) // it was checked, like the backends
 	drains := false
 	wanted := make(map[string]bool, len(now.Backends))

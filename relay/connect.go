@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/holdfast-net/holdfast/balance"
+	"github.com/holdfast-net/holdfast/internal/sourceport"
 	"github.com/holdfast-net/holdfast/internal/sys"
 )
 
@@ -153,17 +154,18 @@ const trialTimeout = 500 * time.Millisecond
 
 // way is the lane that the backend leg is to go by; nil: from the machine's own
 // address.
-func (p *pair) way(to Address) *lane {
-	if !p.local.IsValid() || p.doubted != nil {
+func (p *pair) way(to Address) *sourceport.Lane {
+	sources := p.service.sources.Load()
+	if !p.local.IsValid() || p.doubted != nil || sources == nil {
 		return nil
 	}
-	from := p.service.options.Load().from[p.local.Addr().WithZone("")].to(to)
+	from := (*sources)[p.local.Addr()].to(to)
 	if !from.IsValid() {
 		return nil
 	}
 	s := &p.loop.relay.lanes
-	l := s.lane(way{from, to.ip})
-	open, trial := l.open(p.loop.now)
+	l := s.Lane(sourceport.Way{From: from, To: to.ip})
+	open, trial := l.Open(p.loop.now)
 	if !open {
 		s.byNoWay.Add(1)
 		return nil
@@ -181,23 +183,23 @@ const portTries = 64
 
 // dialFrom connects on a lane. EADDRNOTAVAIL without a descriptor says that the leg
 // is to come from the machine's own address.
-func (p *pair) dialFrom(l *lane) (fd int, errno syscall.Errno) {
+func (p *pair) dialFrom(l *sourceport.Lane) (fd int, errno syscall.Errno) {
 	s, addr := &p.loop.relay.lanes, p.target.Address
 	fd = -1
 	for range portTries {
-		port, ok := l.take()
+		port, ok := l.Take()
 		if !ok {
 			break
 		}
 		if fd < 0 {
 			if fd, errno = p.socket(addr, true); errno != 0 {
-				l.give(port)
+				l.Give(port)
 				return -1, errno
 			}
 		}
-		errno = sys.BindPort(fd, netip.AddrPortFrom(l.from, port))
+		errno = sys.BindPort(fd, netip.AddrPortFrom(l.From, port))
 		if errno == syscall.EADDRINUSE {
-			l.give(port)
+			l.Give(port)
 			continue
 		}
 		away := errno != 0 // also EADDRNOTAVAIL: no IP_FREEBIND, as this is the question whether the address is here
@@ -212,7 +214,7 @@ func (p *pair) dialFrom(l *lane) (fd int, errno syscall.Errno) {
 			}
 			return fd, errno
 		}
-		l.give(port)
+		l.Give(port)
 		sys.Close(fd) // it stays bound: the next try takes another
 		fd = -1
 		if away {
@@ -277,14 +279,14 @@ func (p *pair) judgeWay() {
 	}
 	switch l := p.lane; {
 	case l != nil:
-		if l.prove() {
-			tell("a backend answers to the address again: its connections come from there", l.from)
+		if l.Prove() {
+			tell("a backend answers to the address again: its connections come from there", l.From)
 		}
 	case p.doubted != nil:
 		p.loop.relay.lanes.byNoWay.Add(1)
-		if p.doubted.shut(p.loop.now) {
+		if p.doubted.Shut(p.loop.now) {
 			tell("a backend answers to this machine's own address, and not to the one that its connections should come from: "+
-				"see to its way back, or nobody can tell it when the address moves", p.doubted.from)
+				"see to its way back, or nobody can tell it when the address moves", p.doubted.From)
 		}
 	}
 	p.trial, p.doubted = false, nil
@@ -294,7 +296,7 @@ func (p *pair) judgeWay() {
 // address.
 func (p *pair) failed(errno syscall.Errno) {
 	if l := p.lane; l != nil {
-		l.doubt()
+		l.Doubt()
 		if p.trial {
 			p.backend.close()
 			p.doubted, p.redial = l, true

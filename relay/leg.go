@@ -92,7 +92,7 @@ func (g *leg) here() (local, remote netip.AddrPort) {
 	if p.lane == nil {
 		return netip.AddrPort{}, netip.AddrPort{}
 	}
-	return netip.AddrPortFrom(p.lane.from, p.port), p.lane.to
+	return netip.AddrPortFrom(p.lane.From, p.port), p.lane.To
 }
 
 // come tells that a leg is there.
@@ -118,7 +118,7 @@ func (g *leg) gone() {
 		p.loop.change(g, local, remote, true)
 	}
 	if g.side == ByBackend && p.lane != nil {
-		p.lane.give(p.port)
+		p.lane.Give(p.port)
 		p.lane, p.trial = nil, false
 	}
 }
@@ -169,16 +169,16 @@ func (r *Relay) TellLegs() {
 
 // locate finds out whether the client has connected to an address of Groups.
 func (p *pair) locate() {
-	from := p.service.options.Load().from
-	if len(from) == 0 || !p.client.tcp || p.client.fd < 0 || p.local.IsValid() {
+	from := p.service.sources.Load()
+	if from == nil || !p.client.tcp || p.client.fd < 0 || p.local.IsValid() {
 		return
 	}
 	local, err := sys.LocalAddr(p.client.fd)
 	if err != nil {
 		return
 	}
-	ip := local.Addr().Unmap()
-	if _, ok := from[ip.WithZone("")]; ok {
-		p.local = netip.AddrPortFrom(ip, local.Port())
+	local = netip.AddrPortFrom(local.Addr().Unmap(), local.Port())
+	if _, ok := (*from)[local.Addr()]; ok {
+		p.local = local
 	}
 }

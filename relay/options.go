@@ -202,12 +202,13 @@ type ServiceOptions struct {
 	// reaches the machine that has the address then, which can tell it.
 	//
 	// A leg comes from this machine's own address, as without Groups, where the
-	// list has no address of the backend's family, where the backend is a unix
-	// socket or on a loopback address, and where an address is link-local. The
-	// same happens, and [Relay.Unbound] counts it, where every port of
-	// Options.Ports is in use towards that backend, and where the backend does
-	// not answer to the address but does to this machine's own: it has no way
-	// back. Addresses have no zone.
+	// list has no address of the backend's family, and where the backend is a unix
+	// socket or on a loopback or an IPv6 link-local address. The same happens, and
+	// [Relay.Unbound] counts it, where every port of Options.Ports is in use towards
+	// that backend, and where the backend does not answer to the address but does
+	// to this machine's own: it has no way back, which a client finds out that
+	// waits for half a second, and another one after a minute, two, and so on up to
+	// an hour. Link-local IPv6 addresses cannot be in a group.
 	Groups [][]netip.Addr
 
 	// Balance chooses among the backends. The zero value is least connections.
@@ -251,8 +252,6 @@ type ServiceOptions struct {
 	// OnEvidence receives passive evidence about backends; nil discards it.
 	// It runs on an event loop, as Options.OnEnd does.
 	OnEvidence func(Evidence)
-
-	from sources // of Groups
 }
 
 func (o ServiceOptions) check() (ServiceOptions, error) {
@@ -300,11 +299,9 @@ func (o ServiceOptions) check() (ServiceOptions, error) {
 	if o.Backlog == 0 {
 		o.Backlog = 4096
 	}
-	from, err := newSources(o.Groups)
-	if err != nil {
+	if _, err := newSources(o.Groups); err != nil {
 		errs = append(errs, err)
 	}
-	o.from = from
 	entries := make([]balance.Backend, len(o.Backends))
 	for i, b := range o.Backends {
 		if err := b.check(); err != nil {

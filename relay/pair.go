@@ -7,6 +7,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/holdfast-net/holdfast/internal/sourceport"
 	"github.com/holdfast-net/holdfast/internal/sys"
 )
 
@@ -116,12 +117,12 @@ type pair struct {
 	lastErr  string
 	short    bool // a failure was this machine's own
 
-	lane     *lane  // that the backend leg goes by; nil: it comes from the machine's own address
-	port     uint16 // in lane
-	trial    bool   // the leg is to find out whether the backend answers on lane
-	redial   bool   // the trial has failed: the same backend once more, not by the lane
-	doubted  *lane  // on which the trial was; nil: there was none
-	openedAt int64  // when the connect succeeded
+	lane     *sourceport.Lane // of the backend leg; nil: it comes from the machine's own address
+	port     uint16           // in lane
+	trial    bool             // the leg is to find out whether the backend answers on lane
+	redial   bool             // the trial has failed: the same backend once more, not by the lane
+	doubted  *sourceport.Lane // on which the trial was; nil: there was none
+	openedAt int64            // when the connect succeeded
 
 	began  time.Time
 	dialed int64 // when the connect to target began

@@ -62,7 +62,7 @@ func New(opts Options) (*Relay, error) {
 		return nil, fmt.Errorf("relay: %w", err)
 	}
 	r := &Relay{log: opts.Logger, onEnd: opts.OnEnd, onLegs: opts.OnLegs, epoch: time.Now(), finished: make(chan struct{})}
-	r.lanes.ports = newPortSet(opts.Ports, reservedPorts())
+	r.lanes.openLanes(opts.Ports)
 	// A connection takes two descriptors, so there are never more than half.
 	entries := int(min(files/2+1, maxEntries))
 	for i := range opts.Loops {

@@ -21,6 +21,7 @@ type Service struct {
 	relay   *Relay
 	name    string
 	options atomic.Pointer[ServiceOptions] // checked; what it points to does not change
+	sources atomic.Pointer[sources]        // of its Groups, likewise; nil where it has none
 	pairs   []chain                        // its connections on each loop, which is who may touch them
 
 	live     atomic.Int64 // connections that have not ended
@@ -69,11 +70,22 @@ func newService(r *Relay, opts ServiceOptions) *Service {
 		s.pairs[i].kind = ofService
 	}
 	s.options.Store(&opts)
+	s.setSources(opts.Groups)
 	s.pool, _ = balance.New(opts.Balance) // the policy was checked
 	for _, b := range opts.Backends {
 		_ = s.set(b) // it was checked too
 	}
 	return s
+}
+
+// setSources takes groups that were checked.
+func (s *Service) setSources(groups [][]netip.Addr) {
+	if len(groups) == 0 {
+		s.sources.Store(nil)
+		return
+	}
+	from, _ := newSources(groups)
+	s.sources.Store(&from)
 }
 
 // Options returns the service's options as they are now: with the defaults

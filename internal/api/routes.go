@@ -131,6 +131,11 @@ func (s *Server) status(_ http.ResponseWriter, r *http.Request) (any, error) {
 func complete(st admin.Status) admin.Status {
 	st.Problems, st.Limits = list(st.Problems), list(st.Limits)
 	st.Totals.ByCause = counts(st.Totals.ByCause)
+	if st.Sources != nil {
+		s := *st.Sources
+		s.Ways, s.Unbound = list(s.Ways), counts(s.Unbound)
+		st.Sources = &s
+	}
 	st.Services = completeServices(st.Services)
 	st.Addresses = completeAddresses(st.Addresses)
 	if st.Pair != nil {

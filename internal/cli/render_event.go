@@ -130,6 +130,8 @@ func price(limit string, n uint64) string {
 		return count(n, "connect") + " dropped"
 	case "events":
 		return count(n, "event or log line") + " lost"
+	case "source_ports":
+		return count(n, "connection") + " from the node's own address"
 	}
 	return count(n, "client") + " refused"
 }

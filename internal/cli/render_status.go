@@ -2,6 +2,7 @@ package cli
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -28,6 +29,9 @@ func (v view) status(s admin.Status) string {
 	for i, l := range s.Limits {
 		fact([]string{"limits", ""}[min(i, 1)], v.limit(l))
 	}
+	if s.Sources != nil && len(s.Sources.Ways) > 0 {
+		fact("sources", v.sources(s.Sources))
+	}
 	fact("ended", v.totals(s.Totals))
 	if s.Pair != nil {
 		fact("pair", v.pair(s.Pair))
@@ -48,6 +52,21 @@ func (v view) status(s admin.Status) string {
 		lines = append(lines, v.serviceTree(s.Services).lines(v.paint)...)
 	}
 	return strings.Join(lines, "\n") + "\n"
+}
+
+// sources is where backend legs come from: the way with the fewest ports left.
+func (v view) sources(s *admin.Sources) string {
+	least := slices.MinFunc(s.Ways, func(a, b admin.SourceWay) int { return (a.Max - a.Used) - (b.Max - b.Used) })
+	text := fmt.Sprintf("ports %s; %s of %s in use from %s to %s", plain(s.Ports), number(uint64(least.Used)), number(uint64(least.Max)),
+		plain(least.Address), plain(least.Backend))
+	var unbound uint64
+	for _, n := range s.Unbound {
+		unbound += n
+	}
+	if unbound > 0 {
+		text += "; " + count(unbound, "connection") + " from the node's own address instead"
+	}
+	return text
 }
 
 // headline is the first line: how the node is.

@@ -21,6 +21,7 @@ import (
 type Options struct {
 	Services []ServiceOptions // unique names; may be empty
 	Loops    int              // of the relay; 0: one for each processor
+	Half     int              // of relay.DefaultPorts, for backend legs on addresses that move: 1 or 2, as the node's number in its pair; 0: all
 
 	// Logger is also used on event loops: what it writes to must never block,
 	// such as a journal.Writer. nil discards.
@@ -56,6 +57,7 @@ type Daemon struct {
 	watcher *watcher
 	log     *slog.Logger
 	began   time.Time
+	ports   relay.PortRange
 
 	// changing is held whole by who changes what runs (Apply, a command, the
 	// stop), and shared by who acts on what runs, such as a check with a result.
@@ -91,12 +93,17 @@ func New(o Options) (_ *Daemon, err error) {
 		refuse:    func(why string) { d.relay.Refuse(why) },
 		listeners: d.listeners,
 		lost:      d.lost,
+		unbound:   func() uint64 { return d.relay.Unbound().Ports },
 	}, d.journal, d.log)
 	d.watcher.measure()
 	if d.limiter, err = health.NewLimiter(d.watcher.checks); err != nil {
 		return nil, err
 	}
-	d.relay, err = relay.New(relay.Options{Loops: o.Loops, Logger: d.log, OnEnd: d.ended})
+	d.ports = relay.DefaultPorts
+	if o.Half != 0 {
+		d.ports = d.ports.Half(o.Half == 1)
+	}
+	d.relay, err = relay.New(relay.Options{Loops: o.Loops, Logger: d.log, OnEnd: d.ended, Ports: d.ports})
 	if err != nil {
 		return nil, err
 	}

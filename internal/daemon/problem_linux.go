@@ -11,18 +11,19 @@ import (
 	"github.com/holdfast-net/holdfast/admin"
 	"github.com/holdfast-net/holdfast/health"
 	"github.com/holdfast-net/holdfast/internal/sys"
+	"github.com/holdfast-net/holdfast/relay"
 )
 
 // severity orders problems, the worst first.
 var severity = map[string]int{
 	admin.ProblemServiceDown: 1, admin.ProblemLimit: 2, admin.ProblemAcceptQueue: 3,
-	admin.ProblemListenerGone: 4, admin.ProblemBackendDown: 5, admin.ProblemEventsLost: 6,
+	admin.ProblemListenerGone: 4, admin.ProblemBackendDown: 5, admin.ProblemSourcePorts: 6, admin.ProblemNoWayBack: 7, admin.ProblemEventsLost: 8,
 }
 
 // Problems lists why the daemon is not well, the worst first; none when it is.
 // A drained backend that is down is no problem: somebody is working on it.
 func (d *Daemon) Problems() []admin.Problem {
-	list := d.watcher.problems(time.Now())
+	list := append(d.watcher.problems(time.Now()), noWayBack(d.relay.Sources())...)
 	for _, v := range d.views("") {
 		if v.draining {
 			continue
@@ -46,6 +47,34 @@ func (d *Daemon) Problems() []admin.Problem {
 	}
 	slices.SortStableFunc(list, func(a, b admin.Problem) int { return cmp.Compare(severity[a.Code], severity[b.Code]) })
 	return list
+}
+
+// noWayBack names the backends that do not answer to an address.
+func noWayBack(ways []relay.SourceStatus) (list []admin.Problem) {
+	for _, w := range ways {
+		if w.NoWay.IsZero() {
+			continue
+		}
+		list = append(list, admin.Problem{Code: admin.ProblemNoWayBack, Since: w.NoWay, Text: fmt.Sprintf(
+			"backend %v does not answer to %v, only to the node's own address: its connections come from there, and after a takeover nobody can tell it that they are gone; "+
+				"give it a route to %v, and let its firewall pass that address", w.Backend, w.Address, w.Address)})
+	}
+	return list
+}
+
+// Sources says where backend legs come from; nil while none was bound to an address.
+func (d *Daemon) Sources() *admin.Sources {
+	ways, unbound := d.relay.Sources(), d.relay.Unbound()
+	if len(ways) == 0 {
+		return nil
+	}
+	s := &admin.Sources{
+		Ports: d.ports.String(), Unbound: map[string]uint64{"ports": unbound.Ports, "no_way": unbound.NoWay, "away": unbound.Away},
+	}
+	for _, w := range ways {
+		s.Ways = append(s.Ways, admin.SourceWay{Address: w.Address.String(), Backend: w.Backend.String(), Used: w.Used, Max: w.Max, NoWay: w.NoWay})
+	}
+	return s
 }
 
 // problems are those of limits and losses.
@@ -77,6 +106,7 @@ func (w *watcher) problems(now time.Time) []admin.Problem {
 		})
 	}
 	add(&w.losses, admin.ProblemEventsLost, whyLost)
+	add(&w.sources, admin.ProblemSourcePorts, whySources)
 	return list
 }
 

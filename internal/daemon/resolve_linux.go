@@ -46,7 +46,7 @@ func resolve(ctx context.Context, c *config.Config, look lookup) ([]ServiceOptio
 	for i, s := range c.Services {
 		path := fmt.Sprintf("services[%d]", i)
 		o := serviceOptions(s, ipv6)
-		o.Relay.Floating = floating(c)
+		o.Relay.Floating, o.Relay.Groups = floating(c), groups(c)
 		for j, b := range s.Backends {
 			spec := relay.Backend{
 				Name: cmp.Or(b.Name, b.Address.String()), Weight: b.Weight, Backup: b.Backup, MaxConnections: b.MaxConnections,
@@ -117,6 +117,28 @@ func floating(c *config.Config) (list []netip.Addr) {
 		for _, p := range g.Addresses {
 			list = append(list, p.Addr())
 		}
+	}
+	return list
+}
+
+// groups are the addresses that another node of ours may take over, and then tells
+// the backends.
+func groups(c *config.Config) (list [][]netip.Addr) {
+	if c.Pair == nil {
+		return nil
+	}
+	for i := range c.Addresses {
+		g := &c.Addresses[i]
+		if g.VRRP == nil {
+			continue
+		}
+		var group []netip.Addr
+		for _, p := range g.Addresses {
+			if !p.Addr().IsLinkLocalUnicast() || p.Addr().Is4() { // those are for neighbours
+				group = append(group, p.Addr())
+			}
+		}
+		list = append(list, group)
 	}
 	return list
 }

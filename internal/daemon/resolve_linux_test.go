@@ -134,6 +134,38 @@ services:
 	}
 }
 
+// Backend legs are bound to what another node of a pair may take over, and to
+// nothing else.
+func TestResolveGroups(t *testing.T) {
+	const text = `
+addresses:
+  - {name: front, interface: eth0, addresses: [10.0.0.100/24, "2001:db8::100/64", "fe80::100/64"], vrrp: {id: 51}}
+  - {name: own, interface: eth0, addresses: [10.0.0.101/24]}
+services:
+  - name: a
+    listen: 10.0.0.100:80
+    backends: [{address: 10.0.0.21:80}]
+`
+	for _, tt := range []struct {
+		pair string
+		want [][]netip.Addr
+	}{
+		{"", nil},
+		{"pair: {listen: 10.0.0.11:7420, peer: 10.0.0.12:7420, keys: /etc/holdfast/pair}\n", [][]netip.Addr{{netip.MustParseAddr("10.0.0.100"), netip.MustParseAddr("2001:db8::100")}}},
+	} {
+		got, err := resolve(t.Context(), parse(t, tt.pair+text), names(nil))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if d := cmp.Diff(tt.want, got[0].Relay.Groups, cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); d != "" {
+			t.Errorf("pair %q (-want +got)\n%s", tt.pair, d)
+		}
+		if len(got[0].Relay.Floating) != 4 {
+			t.Errorf("floating %v", got[0].Relay.Floating)
+		}
+	}
+}
+
 // Everything that this machine lacks is said at once, each with its place.
 func TestResolveFails(t *testing.T) {
 	c := parse(t, `services:

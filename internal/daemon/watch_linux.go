@@ -35,6 +35,7 @@ type watched struct {
 	refuse    func(why string)
 	listeners func() []listenerAt
 	lost      func() (events, logLines uint64)
+	unbound   func() uint64 // connections that found no source port on an address
 }
 
 // A listenerAt is a listener of a service.
@@ -68,6 +69,7 @@ type watcher struct {
 	queues         map[string]*limit
 	gone           map[string]gone // unix sockets whose files somebody has taken away, by their addresses
 	losses         limit
+	sources        limit // of ports
 }
 
 // gone is a listener that nobody can reach any more.
@@ -107,7 +109,8 @@ func newWatcher(what watched, j *journal.Journal, log *slog.Logger) *watcher {
 	return &watcher{
 		watched: what, journal: j, log: log, queues: make(map[string]*limit), gone: make(map[string]gone),
 		connections: refusing("connections"), descriptors: refusing("descriptors"), short: refusing("memory"),
-		losses: limit{name: "events", what: "event or log line", became: "lost"},
+		losses:  limit{name: "events", what: "event or log line", became: "lost"},
+		sources: limit{name: "source_ports", what: "connection", became: "made from the node's own address"},
 	}
 }
 
@@ -173,6 +176,7 @@ func (w *watcher) look(now time.Time) {
 	refusals, connections := w.refusals(), w.count()
 	listeners := w.listeners()
 	events, lines := w.lost()
+	unbound := w.unbound()
 
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -182,6 +186,7 @@ func (w *watcher) look(now time.Time) {
 	w.tell(&w.descriptors, now, refusals.Descriptors, false, w.whyDescriptors())
 	w.tell(&w.short, now, refusals.Refuse, w.refusing, w.whyMemory())
 	w.tell(&w.losses, now, events+lines, false, whyLost)
+	w.tell(&w.sources, now, unbound, false, whySources)
 	there := make(map[string]bool)
 	for _, l := range listeners {
 		at := l.Address.String()
@@ -271,6 +276,9 @@ func whyQueue(l listenerAt) string {
 }
 
 const whyLost = "they could not be written as fast as they came; look at what reads the events file or the log: a full disk, a pipe that nobody reads"
+
+const whySources = "every source port of this node from an address to a backend was in use, and after a takeover nobody can tell that backend that they are gone; " +
+	"add backends, or set idle_timeout, so that connections that are not used end"
 
 // size is a number of bytes for people.
 func size(n uint64) string {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"io/fs"
 	"log/slog"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -25,6 +26,7 @@ type machine struct {
 	live     int // connections
 	queue    []listenerAt
 	dropped  uint64 // of events
+	unbound  uint64
 	refusing string
 }
 
@@ -63,6 +65,7 @@ func watch(t *testing.T) (*watcher, *machine, *sink) {
 		refuse:    func(why string) { m.set(func(m *machine) { m.refusing = why }) },
 		listeners: func() []listenerAt { m.mu.Lock(); defer m.mu.Unlock(); return m.queue },
 		lost:      func() (uint64, uint64) { m.mu.Lock(); defer m.mu.Unlock(); return m.dropped, 0 },
+		unbound:   func() uint64 { m.mu.Lock(); defer m.mu.Unlock(); return m.unbound },
 	}, journal.New(journal.Options{}), slog.New(slog.NewTextHandler(log, nil)))
 	w.soft, w.hard, w.base, w.checks = 1000, 1000, 20, 62
 	w.fit([]health.Kind{health.TCP, health.TCP})
@@ -218,6 +221,41 @@ func TestWatcherQueues(t *testing.T) {
 			t.Errorf("the listener is gone, events were lost: %+v", list)
 		}
 	})
+}
+
+// Connections that find no source port are two events, and a problem for a minute.
+func TestWatcherSourcePorts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, m, log := watch(t)
+		pass(watchInterval)
+		m.set(func(m *machine) { m.unbound = 5 })
+		pass(watchInterval)
+		list := w.problems(time.Now())
+		if len(list) != 1 || list[0].Code != admin.ProblemSourcePorts || !strings.HasPrefix(list[0].Text, "5 connections made from the node's own address: every source port") {
+			t.Errorf("problems %+v", list)
+		}
+		pass(recent + calm)
+		if list := w.problems(time.Now()); len(list) != 0 {
+			t.Errorf("problems %+v long after", list)
+		}
+		if n := strings.Count(log.String(), "limit"); n < 2 {
+			t.Errorf("it was logged as\n%s", log.String())
+		}
+	})
+}
+
+// A backend that has no way back is named with what to do.
+func TestNoWayBack(t *testing.T) {
+	since := time.Unix(1000, 0)
+	to := netip.MustParseAddrPort("10.0.0.21:6379")
+	list := noWayBack([]relay.SourceStatus{
+		{Address: netip.MustParseAddr("10.0.0.100"), Backend: to, NoWay: since},
+		{Address: netip.MustParseAddr("10.0.0.101"), Backend: to},
+	})
+	if len(list) != 1 || list[0].Code != admin.ProblemNoWayBack || !list[0].Since.Equal(since) ||
+		!strings.Contains(list[0].Text, "10.0.0.21:6379 does not answer to 10.0.0.100") {
+		t.Errorf("problems %+v", list)
+	}
 }
 
 // A unix socket whose file is taken away is a problem until it is back.

@@ -1,6 +1,7 @@
 package metrics
 
 import (
+	"maps"
 	"slices"
 
 	"github.com/holdfast-net/holdfast/admin"
@@ -31,7 +32,7 @@ func nodeMetrics() Group {
 		}, {
 			Name: "holdfast_problems", Labels: []string{"code"},
 			Help:  "How many problems the node has now, by kind.",
-			About: "The kinds: `service_down`, `backend_down`, `reload_refused`, `limit_reached`, `accept_queue`, `listener_gone`, `events_lost`; of addresses and the pair those of [the guide](../guide/addresses.md#when-it-does-not-do-what-it-should). One alert on `> 0` misses nothing that the node itself would complain about.",
+			About: "The kinds: `service_down`, `backend_down`, `reload_refused`, `limit_reached`, `accept_queue`, `listener_gone`, `events_lost`, `source_ports`, `no_way_back`; of addresses and the pair those of [the guide](../guide/addresses.md#when-it-does-not-do-what-it-should). One alert on `> 0` misses nothing that the node itself would complain about.",
 			read: func(n *node, set setFunc) {
 				codes := slices.Clone(problemCodes)
 				for _, p := range n.Problems {
@@ -173,6 +174,51 @@ func limitMetrics() Group {
 			read: func(n *node, set setFunc) {
 				for _, l := range n.Limits {
 					seconds(l.Last, set, l.Name)
+				}
+			},
+		},
+	}}
+}
+
+// fullest reports what get takes from the way that has the fewest source ports left.
+func fullest(get func(w *admin.SourceWay) int) func(*node, setFunc) {
+	return func(n *node, set setFunc) {
+		if n.Sources == nil || len(n.Sources.Ways) == 0 {
+			return
+		}
+		least := &n.Sources.Ways[0]
+		for i := range n.Sources.Ways {
+			if w := &n.Sources.Ways[i]; w.Max-w.Used < least.Max-least.Used {
+				least = w
+			}
+		}
+		set(float64(get(least)))
+	}
+}
+
+// sourceMetrics are of backend legs that are bound to an address.
+func sourceMetrics() Group {
+	return Group{"Backend legs on an address of a pair", []Metric{
+		{
+			Name:  "holdfast_source_ports",
+			Help:  "Source ports in use from one address to one backend, where the fewest are left.",
+			About: "`sources.ways` of the status has all of them. Absent while no backend leg was bound to an address.",
+			read:  fullest(func(w *admin.SourceWay) int { return w.Used }),
+		}, {
+			Name:  "holdfast_source_ports_limit",
+			Help:  "The most source ports from that address to that backend.",
+			About: "Connections beyond are made from the node's own address, and their backends cannot be told after a takeover.",
+			read:  fullest(func(w *admin.SourceWay) int { return w.Max }),
+		}, {
+			Name: "holdfast_unbound_connections_total", Counter: true, Labels: []string{"reason"},
+			Help:  "Connections whose backend leg had to come from the node's own address: ports, no_way or away.",
+			About: "`ports`: all were in use; `no_way`: the backend does not answer to the address; `away`: the address had left the node.",
+			read: func(n *node, set setFunc) {
+				if n.Sources == nil {
+					return
+				}
+				for _, reason := range slices.Sorted(maps.Keys(n.Sources.Unbound)) {
+					set(float64(n.Sources.Unbound[reason]), reason)
 				}
 			},
 		},

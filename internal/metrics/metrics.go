@@ -56,7 +56,7 @@ type Group struct {
 
 // All returns every metric of this package, in the order of the reference.
 func All() []Group {
-	return []Group{nodeMetrics(), configMetrics(), limitMetrics(), serviceMetrics(), listenerMetrics(), backendMetrics(), checkMetrics(), addressMetrics(), advertMetrics(), pairMetrics()}
+	return []Group{nodeMetrics(), configMetrics(), limitMetrics(), serviceMetrics(), listenerMetrics(), backendMetrics(), checkMetrics(), addressMetrics(), advertMetrics(), pairMetrics(), sourceMetrics()}
 }
 
 // collector asks the source at each scrape.

@@ -64,6 +64,13 @@ func full() *fake {
 				Digest: "00ff", Own: "00fe", Differs: []string{"services.redis"}, Unprotected: 7, Connects: 2, Strangers: map[string]uint64{"wrong key": 3, "no key": 1},
 			},
 			Elector: &admin.Elector{State: "up"},
+			Sources: &admin.Sources{
+				Ports: "32768-46883", Unbound: map[string]uint64{"ports": 1, "no_way": 2, "away": 3},
+				Ways: []admin.SourceWay{
+					{Address: "10.0.0.100", Backend: "10.0.0.21:6379", Used: 9, Max: 14116},
+					{Address: "10.0.0.100", Backend: "10.0.0.22:6379", Used: 4000, Max: 14116, NoWay: at(1004, 0)},
+				},
+			},
 			Addresses: []admin.AddressGroup{
 				{
 					Name: "front", Addresses: []string{"10.0.0.100/24", "2001:db8::100/64"}, Present: []string{"10.0.0.100"}, Role: "active", Since: at(1003, 0), Epoch: 7,

@@ -116,6 +116,7 @@ var (
 		admin.ProblemLimit, admin.ProblemAcceptQueue, admin.ProblemListenerGone, admin.ProblemEventsLost,
 		admin.ProblemAddressFault, admin.ProblemAddressConflict, admin.ProblemAddressReleased, admin.ProblemAddressSettings,
 		admin.ProblemForgedAdverts, admin.ProblemAdvertsLost,
+		admin.ProblemSourcePorts, admin.ProblemNoWayBack,
 		admin.ProblemPairDown, admin.ProblemPairSyncing, admin.ProblemConfiguration, admin.ProblemWitness,
 		admin.ProblemElectorDown, admin.ProblemElector, admin.ProblemNoLeaseGate, admin.ProblemNotify,
 	}

@@ -118,7 +118,7 @@ func (n *node) take(ctx context.Context) (_ *runtimeDir, err error) {
 		services, err = n.openDaemon(ctx, c)
 		return err
 	}
-	if err := errors.Join(n.openEvents(), n.openServer(c), n.openMetrics(c), openDaemon(), n.openPair(c)); err != nil {
+	if err := errors.Join(n.openEvents(), n.openServer(c), n.openMetrics(c), n.openPair(c), openDaemon()); err != nil {
 		return runtime, err
 	}
 	// The last: from here on this node may own addresses, and its services listen on
@@ -155,7 +155,7 @@ func (n *node) openDaemon(ctx context.Context, c *config.Config) ([]daemon.Servi
 		events = n.events
 	}
 	n.daemon, err = daemon.New(daemon.Options{
-		Services: services, Loops: n.o.Loops, Logger: n.log, Journal: n.journal, Events: events, Lost: n.Lost, Ended: n.leave,
+		Services: services, Loops: n.o.Loops, Half: n.pair.number(), Logger: n.log, Journal: n.journal, Events: events, Lost: n.Lost, Ended: n.leave,
 	})
 	return services, err
 }

@@ -98,6 +98,14 @@ func (p *partner) close() error {
 // first reports whether this is the first of the two nodes.
 func (p *partner) first() bool { return p != nil && p.keys.Number == 1 }
 
+// number is this node's of the two, 1 or 2; 0 for a single one.
+func (p *partner) number() int {
+	if p == nil {
+		return 0
+	}
+	return p.keys.Number
+}
+
 // sendBeat sends a beat of the elector's.
 func (p *partner) sendBeat(beat []byte) {
 	if p == nil {

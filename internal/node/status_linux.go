@@ -19,6 +19,7 @@ func (n *node) Status() admin.Status {
 	s := admin.Status{
 		Node: n.name(), Version: n.o.Version, PID: os.Getpid(), Started: n.began, State: "well",
 		Problems: n.daemon.Problems(), Config: n.configFile(), Limits: n.daemon.Limits(), Totals: n.daemon.Totals(), Services: services,
+		Sources: n.daemon.Sources(),
 	}
 	s.Pair, s.Elector, s.Addresses = n.pair.status(), n.addresses.status(), n.addresses.list()
 	s.Problems = slices.Concat(n.addresses.problems(), n.pair.problems(), s.Problems)
