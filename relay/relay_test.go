@@ -42,8 +42,14 @@ type rig struct {
 
 func newRig(t *testing.T) *rig {
 	t.Helper()
+	return newRigWith(t, Options{})
+}
+
+func newRigWith(t *testing.T, o Options) *rig {
+	t.Helper()
 	g := &rig{more: make(chan struct{}, 1024)}
-	r, err := New(Options{Loops: 2, OnEnd: func(e End) {
+	o.Loops = 2
+	o.OnEnd = func(e End) {
 		g.mu.Lock()
 		g.ends = append(g.ends, e)
 		g.mu.Unlock()
@@ -51,7 +57,8 @@ func newRig(t *testing.T) *rig {
 		case g.more <- struct{}{}:
 		default: // whoever waits has enough to look at
 		}
-	}})
+	}
+	r, err := New(o)
 	if err != nil {
 		t.Fatal(err)
 	}

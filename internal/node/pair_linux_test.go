@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -29,6 +30,23 @@ type couple struct {
 	family  lab.Family
 	address netip.Prefix
 	nodes   [2]*member
+
+	mu      sync.Mutex
+	arrived []arrival
+}
+
+// An arrival is a connection as the backend sees it.
+type arrival struct {
+	net.Conn
+	from netip.AddrPort
+	end  chan error // how its stream ended; nil for well
+}
+
+// arrivals are those there were so far.
+func (c *couple) arrivals() []arrival {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Clone(c.arrived)
 }
 
 // A member is one node of a couple.
@@ -104,9 +122,14 @@ func newCouple(t *testing.T, f lab.Family) *couple {
 			if err != nil {
 				return
 			}
+			a := arrival{conn, conn.RemoteAddr().(*net.TCPAddr).AddrPort(), make(chan error, 1)}
+			c.mu.Lock()
+			c.arrived = append(c.arrived, a)
+			c.mu.Unlock()
 			go func() {
 				defer conn.Close()
-				_, _ = io.Copy(conn, conn)
+				_, err := io.Copy(conn, conn)
+				a.end <- err
 			}()
 		}
 	}()
