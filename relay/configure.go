@@ -66,17 +66,13 @@ func (r *Relay) Configure(want []ServiceOptions) (Change, error) {
 	for _, ln := range p.dropped {
 		<-ln.closed
 	}
-	r.forgetLanes(options)
-	return change, nil
-}
-
-// forgetLanes forgets the ways to backends that no service has any more.
-func (r *Relay) forgetLanes(options []ServiceOptions) {
-	r.lanes.Forget(func(backend netip.AddrPort) bool {
+	r.lanes.Anew(func(netip.Addr) bool { return true })
+	r.lanes.Forget(func(to netip.AddrPort) bool {
 		return slices.ContainsFunc(options, func(o ServiceOptions) bool {
-			return slices.ContainsFunc(o.Backends, func(b Backend) bool { return b.Address.ip == backend })
+			return slices.ContainsFunc(o.Backends, func(b Backend) bool { return b.Address.ip == to })
 		})
 	})
+	return change, nil
 }
 
 // checkAll checks everything that can be without looking at the relay.

@@ -17,6 +17,13 @@
 // A connect that is refused or takes too long goes to another backend at once.
 // A client is refused, by RST, only when no backend is left.
 //
+// # Where backends are connected to from
+//
+// From the machine's own address, or, for clients that have connected to an
+// address which moves between machines ([ServiceOptions] Groups), from that one:
+// what the backend sends after a move reaches the machine that has the address
+// then. [Relay.Sources] and [Relay.Unbound] say what has become of it.
+//
 // # Endings
 //
 // An end of stream (FIN) is passed on only when every byte before it has been

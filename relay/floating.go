@@ -84,5 +84,6 @@ func (r *Relay) ResetAddresses(addresses []netip.Addr, why string) int {
 			}
 		}
 	})
+	r.lanes.Anew(func(a netip.Addr) bool { return slices.Contains(addresses, a) })
 	return int(n.Load())
 }

@@ -83,57 +83,36 @@ type SourceStatus struct {
 // in pieces.
 const changesAtOnce = 256
 
-// here is the leg's end on this machine, where that is on an address of Groups.
-func (g *leg) here() (local, remote netip.AddrPort) {
-	p := g.pair
-	if g.side == ByClient {
-		return p.local, p.from
-	}
-	if p.lane == nil {
-		return netip.AddrPort{}, netip.AddrPort{}
-	}
-	return netip.AddrPortFrom(p.lane.From, p.port), p.lane.To
-}
-
-// come tells that a leg is there.
+// come tells that a leg is there, if it is on an address of Groups.
 func (g *leg) come() {
-	l := g.pair.loop
-	if l.relay.onLegs == nil {
-		return
+	p := g.pair
+	if p.loop.relay.onLegs != nil && (g.side == ByClient && p.local.IsValid() || g.side == ByBackend && p.lane != nil) {
+		g.told = true
+		g.changed(false)
 	}
-	local, remote := g.here()
-	if !local.IsValid() {
-		return
-	}
-	g.told = true
-	l.change(g, local, remote, false)
 }
 
 // gone tells that a leg's socket is closed, and gives its source port back.
 func (g *leg) gone() {
-	p := g.pair
 	if g.told {
 		g.told = false
-		local, remote := g.here()
-		p.loop.change(g, local, remote, true)
+		g.changed(true)
 	}
-	if g.side == ByBackend && p.lane != nil {
+	if p := g.pair; g.side == ByBackend && p.lane != nil {
 		p.lane.Give(p.port)
 		p.lane, p.trial = nil, false
 	}
 }
 
-func (l *loop) change(g *leg, local, remote netip.AddrPort, gone bool) {
+func (g *leg) changed(gone bool) {
 	p := g.pair
-	since := p.began
+	c := LegChange{Gone: gone, Leg: Leg{Local: p.local, Remote: p.from, Side: g.side, ID: p.id, Owner: p.service.name, Since: p.began}}
 	if g.side == ByBackend {
-		since = l.relay.epoch.Add(time.Duration(p.openedAt))
+		c.Local, c.Remote = netip.AddrPortFrom(p.lane.From, p.port), p.lane.To
+		c.Since = p.loop.relay.epoch.Add(time.Duration(p.openedAt))
 	}
-	l.changes = append(l.changes, LegChange{Gone: gone, Leg: Leg{
-		Local: local, Remote: remote, Side: g.side, ID: p.id, Owner: p.service.name, Since: since,
-	}})
-	if len(l.changes) >= changesAtOnce {
-		l.tellChanges()
+	if p.loop.changes = append(p.loop.changes, c); len(p.loop.changes) >= changesAtOnce {
+		p.loop.tellChanges()
 	}
 }
 

@@ -208,7 +208,7 @@ type ServiceOptions struct {
 	// that backend, and where the backend does not answer to the address but does
 	// to this machine's own: it has no way back, which a client finds out that
 	// waits for half a second, and another one after a minute, two, and so on up to
-	// an hour. Link-local IPv6 addresses cannot be in a group.
+	// an hour, or after the next Configure. Link-local IPv6 addresses cannot be in a group.
 	Groups [][]netip.Addr
 
 	// Balance chooses among the backends. The zero value is least connections.

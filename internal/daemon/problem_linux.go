@@ -57,7 +57,7 @@ func noWayBack(ways []relay.SourceStatus) (list []admin.Problem) {
 		}
 		list = append(list, admin.Problem{Code: admin.ProblemNoWayBack, Since: w.NoWay, Text: fmt.Sprintf(
 			"backend %v does not answer to %v, only to the node's own address: its connections come from there, and after a takeover nobody can tell it that they are gone; "+
-				"give it a route to %v, and let its firewall pass that address", w.Backend, w.Address, w.Address)})
+				"give it a route to %v, let its firewall pass that address, then holdfast reload", w.Backend, w.Address, w.Address)})
 	}
 	return list
 }

@@ -172,7 +172,8 @@ var notes = map[string]note{
 		reload:  "New clients go to the new address. Connections to the one before stay as they are.",
 		example: `db1.example.net:5432`,
 		more: "A host name that cannot be found refuses the file. The node does not look it up again by itself: `holdfast reload` does, " +
-			"and takes another answer as a change of the file.",
+			"and takes another answer as a change of the file. Where the backend is connected to from is said in " +
+			"[Own an address](../../guide/addresses.md#what-backends-see).",
 	},
 	"services[].backends[].weight": {
 		reload:  "Holds for clients that come after the reload. A weight that was set by hand stays until this key says something else than when that was done.",

@@ -53,6 +53,20 @@ func (s *Lanes) Forget(wanted func(backend netip.AddrPort) bool) {
 	}
 }
 
+// Anew forgets that backends have not answered to some of the addresses: the next
+// connection asks them.
+func (s *Lanes) Anew(from func(netip.Addr) bool) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	for w, l := range s.all {
+		if from(w.From) {
+			l.mu.Lock()
+			l.noWay, l.retryAt, l.pause = 0, 0, 0
+			l.mu.Unlock()
+		}
+	}
+}
+
 // Status is a lane at one moment.
 type Status struct {
 	Way

@@ -161,6 +161,22 @@ func TestWayBack(t *testing.T) {
 	}
 }
 
+func TestAnew(t *testing.T) {
+	lanes := New(NewSet(Range{50000, 50099}, nil))
+	one, two := lanes.Lane(way("10.0.0.100", "10.0.0.21:80")), lanes.Lane(way("10.0.0.101", "10.0.0.21:80"))
+	for _, l := range []*Lane{one, two} {
+		l.Open(1)
+		l.Shut(2)
+	}
+	lanes.Anew(func(a netip.Addr) bool { return a == one.From })
+	if ok, trial := one.Open(3); !ok || !trial || one.Status().NoWay != 0 {
+		t.Error("a way that is to be asked anew is not")
+	}
+	if ok, _ := two.Open(3); ok || two.Status().NoWay != 2 {
+		t.Error("another way is asked as well")
+	}
+}
+
 func TestForget(t *testing.T) {
 	lanes := New(NewSet(Range{50000, 50099}, nil))
 	used, idle, wanted := lanes.Lane(way("10.0.0.100", "10.0.0.21:80")), lanes.Lane(way("10.0.0.100", "10.0.0.22:80")), way("10.0.0.100", "10.0.0.23:80")
