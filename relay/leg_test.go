@@ -159,11 +159,7 @@ func legs(t *testing.T, host string, address, other, backendAddr netip.Addr) {
 	add(other)
 	add(backendAddr)
 	for _, a := range []netip.Addr{address, other, backendAddr} {
-		eventually(t, a.String()+" is reached", func() bool {
-			d := net.Dialer{Timeout: 100 * time.Millisecond}
-			_, err := d.DialContext(t.Context(), "tcp", netip.AddrPortFrom(a, 1).String())
-			return errors.Is(err, syscall.ECONNREFUSED)
-		})
+		reached(t, a)
 	}
 	if err := os.WriteFile("/proc/sys/net/ipv4/ip_local_reserved_ports", []byte("40001,40006\n"), 0); err != nil {
 		t.Fatal(err)
@@ -358,6 +354,17 @@ func eventually(t *testing.T, what string, so func() bool) {
 		}
 		<-tick.C
 	}
+}
+
+// reached waits until an address that was added to this machine can be connected to:
+// the kernel adds the route of an IPv6 address a moment later.
+func reached(t *testing.T, a netip.Addr) {
+	t.Helper()
+	eventually(t, a.String()+" is reached", func() bool {
+		d := net.Dialer{Timeout: 100 * time.Millisecond}
+		_, err := d.DialContext(t.Context(), "tcp", netip.AddrPortFrom(a, 1).String())
+		return errors.Is(err, syscall.ECONNREFUSED)
+	})
 }
 
 // hostOf is an address as it stands before a port.
