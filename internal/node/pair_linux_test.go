@@ -65,7 +65,12 @@ type member struct {
 
 func newCouple(t *testing.T, f lab.Family) *couple {
 	t.Helper()
-	top, err := lab.OneArm(lab.Size{Clients: 1, Nodes: 2, Backends: 1})
+	return newCoupleOn(t, f, lab.OneArm)
+}
+
+func newCoupleOn(t *testing.T, f lab.Family, layout func(lab.Size) (lab.Topology, error)) *couple {
+	t.Helper()
+	top, err := layout(lab.Size{Clients: 1, Nodes: 2, Backends: 1})
 	if err != nil {
 		t.Fatal(err)
 	}
