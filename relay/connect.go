@@ -284,7 +284,8 @@ func (p *pair) judgeWay() {
 		}
 	case p.doubted != nil:
 		p.loop.relay.lanes.byNoWay.Add(1)
-		if p.doubted.Shut(p.loop.now) {
+		// One that was slow to answer here as well may have been so there.
+		if p.loop.now-p.dialed < int64(trialTimeout) && p.doubted.Shut(p.loop.now) {
 			tell("a backend answers to this machine's own address, and not to the one that its connections should come from: "+
 				"see to its way back, or nobody can tell it when the address moves", p.doubted.From)
 		}
@@ -307,7 +308,10 @@ func (p *pair) failed(errno syscall.Errno) {
 	t := p.target
 	p.lastErr = t.Name + ": " + errno.Error()
 	switch errno {
-	case syscall.EADDRNOTAVAIL, syscall.EAGAIN, syscall.ENOBUFS, syscall.ENOMEM:
+	case syscall.EADDRNOTAVAIL:
+		p.short = true
+		p.lastErr = t.Name + ": no source port is left: widen net.ipv4.ip_local_port_range, set net.ipv4.tcp_tw_reuse to 1, or add backends"
+	case syscall.EAGAIN, syscall.ENOBUFS, syscall.ENOMEM:
 		// This machine's fault, perhaps for this destination only.
 		p.short = true
 	case syscall.ETIMEDOUT:

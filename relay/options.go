@@ -206,9 +206,9 @@ type ServiceOptions struct {
 	// socket or on a loopback or an IPv6 link-local address. The same happens, and
 	// [Relay.Unbound] counts it, where every port of Options.Ports is in use towards
 	// that backend, and where the backend does not answer to the address but does
-	// to this machine's own: it has no way back, which a client finds out that
-	// waits for half a second, and another one after a minute, two, and so on up to
-	// an hour, or after the next Configure. Link-local IPv6 addresses cannot be in a group.
+	// to this machine's own: it has no way back, which two clients find out that
+	// wait for half a second, and another one after a minute, two, and so on up to
+	// an hour. After a Configure it is found out anew. Link-local IPv6 addresses cannot be in a group.
 	Groups [][]netip.Addr
 
 	// Balance chooses among the backends. The zero value is least connections.

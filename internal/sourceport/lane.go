@@ -61,7 +61,7 @@ func (s *Lanes) Anew(from func(netip.Addr) bool) {
 	for w, l := range s.all {
 		if from(w.From) {
 			l.mu.Lock()
-			l.noWay, l.retryAt, l.pause = 0, 0, 0
+			l.misses, l.noWay, l.retryAt, l.pause = 0, 0, 0, 0
 			l.mu.Unlock()
 		}
 	}
@@ -104,7 +104,8 @@ type Lane struct {
 	room   int      // ports there are
 	proven bool     // the backend has answered when it was last asked
 
-	noWay   int64 // since when it has not; 0: it has, or was never asked
+	misses  int   // connections since it has answered that it answered only otherwise
+	noWay   int64 // since when it does not; 0: it does, or nobody knows
 	retryAt int64 // when somebody is to ask it again
 	pause   time.Duration
 }
@@ -190,7 +191,7 @@ func (l *Lane) Prove() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	news := l.noWay != 0
-	l.proven, l.noWay, l.pause = true, 0, 0
+	l.proven, l.misses, l.noWay, l.pause = true, 0, 0, 0
 	return news
 }
 
@@ -202,11 +203,15 @@ func (l *Lane) Doubt() {
 }
 
 // Shut notes that the backend has not answered here and has answered otherwise, and
-// reports whether that is news. It changes nothing if it has answered meanwhile.
+// reports whether it is known from now on that there is no way: the second time, as
+// one packet can be lost. It changes nothing if it has answered meanwhile.
 func (l *Lane) Shut(now int64) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.proven {
+		return false
+	}
+	if l.misses++; l.misses == 1 {
 		return false
 	}
 	news := l.noWay == 0

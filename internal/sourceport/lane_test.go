@@ -131,6 +131,10 @@ func TestWayBack(t *testing.T) {
 	want(2, true, false)
 	l.Doubt()
 	want(3, true, true)
+	if l.Shut(3) {
+		t.Error("one packet is lost, and there is no way")
+	}
+	want(3, true, true)
 	if !l.Shut(4) {
 		t.Error("that it does not answer is no news")
 	}
@@ -166,6 +170,7 @@ func TestAnew(t *testing.T) {
 	one, two := lanes.Lane(way("10.0.0.100", "10.0.0.21:80")), lanes.Lane(way("10.0.0.101", "10.0.0.21:80"))
 	for _, l := range []*Lane{one, two} {
 		l.Open(1)
+		l.Shut(1)
 		l.Shut(2)
 	}
 	lanes.Anew(func(a netip.Addr) bool { return a == one.From })
