@@ -4,13 +4,18 @@ package relay
 
 import (
 	"bufio"
+	"flag"
 	"fmt"
 	"io"
 	"net"
 	"net/netip"
 	"os"
+	"os/exec"
 	"testing"
 	"time"
+
+	"github.com/holdfast-net/holdfast/internal/netnstest"
+	"github.com/holdfast-net/holdfast/internal/rtnl"
 )
 
 const crowdEnv = "HOLDFAST_TEST_CROWD"
@@ -132,4 +137,100 @@ func crowdChild(b *testing.B, front string) {
 		defer server.Close()
 	}
 	_, _ = io.Copy(io.Discard, stdin)
+}
+
+// BenchmarkLegs makes connections with an exchange of one byte each, one after the
+// other, through a relay whose backend legs come from the machine's own address, or
+// from the one that clients connect to, or that and somebody is told of each. It
+// needs root: it runs in a namespace of its own, in a process of its own.
+func BenchmarkLegs(b *testing.B) {
+	if os.Getenv(inNamespace) == "" {
+		cmd := exec.CommandContext(b.Context(), os.Args[0], "-test.run=^$", "-test.bench=^BenchmarkLegs$", "-test.benchtime="+flag.Lookup("test.benchtime").Value.String())
+		cmd.Env = append(os.Environ(), inNamespace+"=1")
+		cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+		if err := netnstest.New(b).Do(cmd.Run); err != nil {
+			b.Fatal(err)
+		}
+		b.SkipNow() // the other process has said it all
+	}
+	h, err := rtnl.Open()
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer h.Close()
+	lo, err := h.Index("lo")
+	if err != nil {
+		b.Fatal(err)
+	}
+	front, back := netip.MustParseAddr("10.9.9.9"), netip.MustParseAddr("10.8.8.8")
+	for _, a := range []netip.Addr{front, back} {
+		if err := h.AddAddress(lo, rtnl.Address{Prefix: netip.PrefixFrom(a, 32)}); err != nil {
+			b.Fatal(err)
+		}
+	}
+	for name, value := range map[string]string{"tcp_tw_reuse": "1", "ip_local_port_range": "1024 65535"} { // the client's
+		if err := os.WriteFile("/proc/sys/net/ipv4/"+name, []byte(value), 0); err != nil {
+			b.Fatal(err)
+		}
+	}
+	server, err := net.Listen("tcp", netip.AddrPortFrom(back, 100).String())
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer server.Close()
+	go func() {
+		for {
+			c, err := server.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				_, _ = io.Copy(c, c)
+				c.Close()
+			}()
+		}
+	}()
+	for _, v := range []struct {
+		name string
+		port uint16
+		told func([]LegChange)
+	}{{"own", 101, nil}, {"address", 102, nil}, {"address_and_told", 103, func([]LegChange) {}}} {
+		b.Run(v.name, func(b *testing.B) {
+			r, err := New(Options{Loops: 1, OnLegs: v.told})
+			if err != nil {
+				b.Fatal(err)
+			}
+			done := make(chan error, 1)
+			go func() { done <- r.Run(b.Context()) }()
+			defer func() { r.Close(); <-done }()
+			o := ServiceOptions{
+				Listen:   []Address{AddressFrom(netip.AddrPortFrom(front, v.port))},
+				Backends: []Backend{{Name: "b", Address: MustParseAddress(server.Addr().String()), Weight: 1}},
+			}
+			if v.name != "own" {
+				o.Groups = [][]netip.Addr{{front}}
+			}
+			s, err := r.Listen(o)
+			if err != nil {
+				b.Fatal(err)
+			}
+			buf := []byte{1}
+			for b.Loop() {
+				c, err := net.Dial("tcp", s.Addrs()[0].String())
+				if err != nil {
+					b.Fatal(err)
+				}
+				if _, err := c.Write(buf); err != nil {
+					b.Fatal(err)
+				}
+				if _, err := io.ReadFull(c, buf); err != nil {
+					b.Fatal(err)
+				}
+				c.Close()
+			}
+			if u := r.Unbound(); u != (Unbound{}) {
+				b.Errorf("legs that were not bound: %+v", u)
+			}
+		})
+	}
 }
