@@ -255,7 +255,7 @@ func (s *Service) configure(now ServiceOptions) (later func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	old := s.options.Swap(&now)
-	s.setSources(now.Groups)
+	s.setOrigins(now.Groups)
 	_ = s.pool.SetPolicy(now.Balance) // it was checked, like the backends
 	drains := false
 	wanted := make(map[string]bool, len(now.Backends))

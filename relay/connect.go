@@ -155,11 +155,11 @@ const trialTimeout = 500 * time.Millisecond
 // way is the lane that the backend leg is to go by; nil: from the machine's own
 // address.
 func (p *pair) way(to Address) *sourceport.Lane {
-	sources := p.service.sources.Load()
-	if !p.local.IsValid() || p.doubted != nil || sources == nil {
+	origins := p.service.origins.Load()
+	if !p.local.IsValid() || p.doubted != nil || origins == nil {
 		return nil
 	}
-	from := (*sources)[p.local.Addr()].to(to)
+	from := origins.Of(p.local.Addr(), to.ip.Addr())
 	if !from.IsValid() {
 		return nil
 	}

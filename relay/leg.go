@@ -148,8 +148,8 @@ func (r *Relay) TellLegs() {
 
 // locate finds out whether the client has connected to an address of Groups.
 func (p *pair) locate() {
-	from := p.service.sources.Load()
-	if from == nil || !p.client.tcp || p.client.fd < 0 || p.local.IsValid() {
+	origins := p.service.origins.Load()
+	if origins == nil || !p.client.tcp || p.client.fd < 0 || p.local.IsValid() {
 		return
 	}
 	local, err := sys.LocalAddr(p.client.fd)
@@ -157,7 +157,7 @@ func (p *pair) locate() {
 		return
 	}
 	local = netip.AddrPortFrom(local.Addr().Unmap(), local.Port())
-	if _, ok := (*from)[local.Addr()]; ok {
+	if origins.Has(local.Addr()) {
 		p.local = local
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/holdfast-net/holdfast/balance"
+	"github.com/holdfast-net/holdfast/internal/sourceport"
 )
 
 // Options configures a [Relay]. The zero value is usable.
@@ -299,8 +300,8 @@ func (o ServiceOptions) check() (ServiceOptions, error) {
 	if o.Backlog == 0 {
 		o.Backlog = 4096
 	}
-	if _, err := newSources(o.Groups); err != nil {
-		errs = append(errs, err)
+	if _, err := sourceport.NewOrigins(o.Groups); err != nil {
+		bad("Groups%w", err)
 	}
 	entries := make([]balance.Backend, len(o.Backends))
 	for i, b := range o.Backends {

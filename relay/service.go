@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/holdfast-net/holdfast/balance"
+	"github.com/holdfast-net/holdfast/internal/sourceport"
 )
 
 // A Service is where clients connect, with its backends and policies. It is
@@ -20,9 +21,9 @@ import (
 type Service struct {
 	relay   *Relay
 	name    string
-	options atomic.Pointer[ServiceOptions] // checked; what it points to does not change
-	sources atomic.Pointer[sources]        // of its Groups, likewise; nil where it has none
-	pairs   []chain                        // its connections on each loop, which is who may touch them
+	options atomic.Pointer[ServiceOptions]     // checked; what it points to does not change
+	origins atomic.Pointer[sourceport.Origins] // of its Groups; nil where it has none
+	pairs   []chain                            // its connections on each loop, which is who may touch them
 
 	live     atomic.Int64 // connections that have not ended
 	changed  chan struct{}
@@ -70,7 +71,7 @@ func newService(r *Relay, opts ServiceOptions) *Service {
 		s.pairs[i].kind = ofService
 	}
 	s.options.Store(&opts)
-	s.setSources(opts.Groups)
+	s.setOrigins(opts.Groups)
 	s.pool, _ = balance.New(opts.Balance) // the policy was checked
 	for _, b := range opts.Backends {
 		_ = s.set(b) // it was checked too
@@ -78,14 +79,14 @@ func newService(r *Relay, opts ServiceOptions) *Service {
 	return s
 }
 
-// setSources takes groups that were checked.
-func (s *Service) setSources(groups [][]netip.Addr) {
-	if len(groups) == 0 {
-		s.sources.Store(nil)
-		return
+// setOrigins takes groups that were checked.
+func (s *Service) setOrigins(groups [][]netip.Addr) {
+	var origins *sourceport.Origins
+	if len(groups) > 0 {
+		all, _ := sourceport.NewOrigins(groups)
+		origins = &all
 	}
-	from, _ := newSources(groups)
-	s.sources.Store(&from)
+	s.origins.Store(origins)
 }
 
 // Options returns the service's options as they are now: with the defaults

@@ -3,64 +3,12 @@
 package relay
 
 import (
-	"fmt"
-	"net/netip"
 	"os"
 	"sync/atomic"
 	"time"
 
 	"github.com/holdfast-net/holdfast/internal/sourceport"
 )
-
-// sources says for each address of ServiceOptions.Groups where the backend leg of
-// a client that has connected to it comes from.
-type sources map[netip.Addr]origin
-
-// An origin is an address for backends of each family; the zero Addr is none.
-type origin struct{ v4, v6 netip.Addr }
-
-func newSources(groups [][]netip.Addr) (sources, error) {
-	all := make(sources)
-	for i, group := range groups {
-		var first origin
-		for j, a := range group {
-			switch _, known := all[a]; {
-			case !a.IsValid() || a.Zone() != "" || a.Is4In6() || a.Is6() && a.IsLinkLocalUnicast():
-				return nil, fmt.Errorf("relay: ServiceOptions.Groups[%d][%d] is %v; it must be an address that is the same on every link", i, j, a)
-			case known:
-				return nil, fmt.Errorf("relay: ServiceOptions.Groups[%d][%d]: %v is there twice", i, j, a)
-			case a.Is4() && !first.v4.IsValid():
-				first.v4 = a
-			case a.Is6() && !first.v6.IsValid():
-				first.v6 = a
-			}
-			all[a] = origin{}
-		}
-		for _, a := range group {
-			o := first
-			if a.Is4() {
-				o.v4 = a
-			} else {
-				o.v6 = a
-			}
-			all[a] = o
-		}
-	}
-	return all, nil
-}
-
-// to is where a leg to a backend comes from; the zero Addr: from wherever the
-// kernel likes.
-func (o origin) to(backend Address) netip.Addr {
-	ip := backend.ip.Addr()
-	switch {
-	case backend.IsUnix() || ip.IsLoopback() || ip.Is6() && ip.IsLinkLocalUnicast():
-		return netip.Addr{}
-	case ip.Is4():
-		return o.v4
-	}
-	return o.v6
-}
 
 // lanes are the ways of backend legs, and how many legs could not take one.
 type lanes struct {
