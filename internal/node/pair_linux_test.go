@@ -120,6 +120,7 @@ func newCoupleOn(t *testing.T, f lab.Family, layout func(lab.Size) (lab.Topology
 		t.Fatal(err)
 	}
 	served := make(chan struct{})
+	var serving sync.WaitGroup
 	go func() {
 		defer close(served)
 		for {
@@ -131,16 +132,20 @@ func newCoupleOn(t *testing.T, f lab.Family, layout func(lab.Size) (lab.Topology
 			c.mu.Lock()
 			c.arrived = append(c.arrived, a)
 			c.mu.Unlock()
-			go func() {
+			serving.Go(func() {
 				defer conn.Close()
 				_, err := io.Copy(conn, conn)
 				a.end <- err
-			}()
+			})
 		}
 	}()
 	t.Cleanup(func() {
 		_ = ln.Close()
 		<-served
+		for _, a := range c.arrivals() { // a node that is dead ends none
+			_ = a.Close()
+		}
+		serving.Wait()
 	})
 	return c
 }
