@@ -94,7 +94,7 @@ func listen(t *testing.T, tap *sys.PacketSocket) chan passed {
 		if err := tap.Close(); err != nil {
 			t.Error(err)
 		}
-		for range frames { //nolint:revive // until its reader has ended
+		for range frames { // until its reader has ended
 		}
 	})
 	go func() {

@@ -138,7 +138,6 @@ type world struct {
 	forged          Segment
 	tickles, resets int
 	sent            []uint32 // numbers of our RSTs
-	started         bool
 }
 
 var delays = [...]int64{50_000, 200_000, ms, 3 * ms, 12 * ms, 40 * ms, 150 * ms, 700 * ms}

@@ -53,7 +53,7 @@ func TestSegment(t *testing.T) {
 // oracle decodes a packet with gopacket.
 func oracle(t *testing.T, packet []byte) (s Segment) {
 	t.Helper()
-	first := gopacket.LayerType(layers.LayerTypeIPv4)
+	first := layers.LayerTypeIPv4
 	if packet[0]>>4 == 6 {
 		first = layers.LayerTypeIPv6
 	}

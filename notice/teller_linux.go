@@ -56,7 +56,7 @@ func New(o Options) (t *Teller, err error) {
 	t = &Teller{options: o}
 	defer func() {
 		if err != nil {
-			t.release()
+			err = errors.Join(err, t.release())
 		}
 	}()
 	if t.out, err = sys.OpenPacketSender(); err != nil {

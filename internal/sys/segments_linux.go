@@ -1,6 +1,7 @@
 package sys
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -34,7 +35,7 @@ func OpenPacketSender() (s *PacketSender, err error) {
 		return nil, err
 	}
 	s.fd6, err = openRaw(unix.AF_INET6)
-	if err == unix.EAFNOSUPPORT {
+	if errors.Is(err, unix.EAFNOSUPPORT) {
 		s.fd6, err = -1, nil
 	}
 	return s, err
@@ -153,8 +154,10 @@ func NewOutbox(v6 bool, n, size int) *Outbox {
 	return o
 }
 
-// Len gives how many packets lie in the box, Room for how many more there is.
-func (o *Outbox) Len() int  { return o.n }
+// Len gives how many packets lie in the box.
+func (o *Outbox) Len() int { return o.n }
+
+// Room gives for how many more there is room.
 func (o *Outbox) Room() int { return len(o.headers) - o.n }
 
 // Clear empties the box.
