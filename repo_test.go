@@ -55,7 +55,6 @@ var packages = map[string]int{
 
 	"internal/socktrace": 11,
 
-	"notice": 21,
 	"relay":  20,
 	"health": 20,
 	"lab":    20,
@@ -200,8 +199,6 @@ var edges = []edge{
 	{"vip", "internal/rtnl", "addresses with a lifetime, and what others do to them and to links"},
 	{"vip", "internal/sys", "sockets, an alarm on the boot clock, epoll"},
 	{"vip", "vrrp", "the adverts that are sent and heard"},
-	{"notice", "internal/sys", "packets from addresses that are not here, copies of answers, an alarm, epoll"},
-	{"notice", "sockdiag", "whether a socket of this machine has a connection, and its end"},
 	{"relay", "balance", "who serves the next client"},
 	{"relay", "internal/sourceport", "which source port the next backend leg has"},
 	{"relay", "internal/sys", "epoll, sockets without the runtime's poller, kernel counters"},
@@ -229,10 +226,6 @@ var testEdges = []edge{
 	{"sockdiag", "internal/netns", "the namespace that its sockets live in"},
 	{"sockdiag", "internal/netnstest", "sockets are listed and destroyed where they can do no harm"},
 	{"sockdiag", "internal/rtnl", "an address of one link"},
-	{"notice", "announce", "neighbours learn where the address is now"},
-	{"notice", "internal/gate", "who has no lease cannot tell"},
-	{"notice", "internal/netnstest", "a machine without a route"},
-	{"notice", "lab", "clients on the link and behind a router, and what is done to them"},
 	{"internal/sys", "internal/netns", "the namespaces of two hosts"},
 	{"internal/sys", "internal/netnstest", "sockets are tried on a real link, where they can do no harm"},
 	{"internal/sys", "internal/rtnl", "the cable between two hosts"},

@@ -95,12 +95,6 @@ func (b *Batch) Frame(i int) (frame []byte, outgoing bool) {
 	return b.Bytes(i), sa.Pkttype == unix.PACKET_OUTGOING
 }
 
-// Link gives the index of the link by which packet i of a [PacketReceiver] came
-// in.
-func (b *Batch) Link(i int) int {
-	return int((*unix.RawSockaddrLinklayer)(unsafe.Pointer(&b.names[i])).Ifindex)
-}
-
 // Datagram is one message of a [VRRPSocket]. The addresses have no zone.
 type Datagram struct {
 	Message  []byte
